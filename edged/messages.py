@@ -1,0 +1,144 @@
+"""The nouns that travel between the folders. Values only: no behaviour, no I/O.
+
+Hot-path nouns are *columns*, one list per field and one entry per event or result, because a turn handles
+hundreds of them and an object per message is what makes Python slow.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+QUALITY_BAD = 0
+QUALITY_UNCERTAIN = 64
+QUALITY_GOOD = 192
+QUALITY_STALE = 500
+
+
+class Inbound(NamedTuple):
+    """One PUBLISH as the link hands it over. `packet_id` 0 means QoS 0: nothing to acknowledge."""
+
+    packet_id: int
+    topic: str
+    payload: bytes
+    retain: bool
+
+
+class Outbound(NamedTuple):
+    """One PUBLISH to send at QoS 1 (`qos0` False) or QoS 0.
+
+    `token` comes back when the broker has acknowledged it: result seq numbers are positive,
+    control messages use negative tokens, 0 asks for no report.
+    """
+
+    topic: bytes
+    payload: bytes
+    token: int
+    retain: bool = False
+    expiry_s: int = 0
+    qos0: bool = False
+
+
+class EventColumns(msgspec.Struct, array_like=True, gc=False):
+    """Accepted events of one unit; `seq` of entry i is the unit's `event_first + i`.
+
+    ts: event time, Unix ms. in_seq/boot: as the sensor sent them, or None.
+    flags: bit 0 = no ts in the payload (arrival time used).
+    payload: the JSON of exactly this event (one element when an array came).
+    """
+
+    source: list[str]
+    device: list[str]
+    topic: list[str]
+    ts: list[int]
+    in_seq: list[int | None]
+    boot: list[str | None]
+    flags: list[int]
+    payload: list[bytes]
+
+
+class ResultContext(msgspec.Struct, array_like=True, frozen=True):
+    """What many results share; stored once per unit and referenced by index."""
+
+    pipeline: str
+    model: str
+    model_version: str
+    model_sha256: str
+    runtime: str
+    mode: str
+    degraded: bool
+    clock: str
+    boot: str
+
+
+class ResultColumns(msgspec.Struct, array_like=True, gc=False):
+    """Results of one unit; `seq` of entry i is the unit's `result_first + i`.
+
+    context: index into `contexts`. event_seq: store seq of the newest event of the window.
+    label/score/values: null when the inference failed (then quality is 0). Times in µs where named so.
+    produced: Unix ms. mono_ns: monotonic clock of this boot. reasons: tuple of stable codes.
+    """
+
+    contexts: list[ResultContext]
+    context: list[int]
+    device: list[str]
+    topic: list[str]
+    event_seq: list[int]
+    in_seq: list[int | None]
+    ts: list[int]
+    produced: list[int]
+    mono_ns: list[int]
+    label: list[str | None]
+    score: list[float | None]
+    values: list[dict[str, float | list[float]] | None]
+    queue_us: list[int]
+    infer_us: list[int]
+    quality: list[int]
+    reasons: list[tuple[str, ...]]
+
+
+class Notice(msgspec.Struct, array_like=True, frozen=True):
+    """A durable message that is not a result (gap, letter, alarm): topic below R, JSON payload, and how to send it."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    expiry_s: int = 86_400
+
+
+class Unit(msgspec.Struct):
+    """What one transaction makes durable: a turn's events, results, notices, and the cumulative `meta` (JSON).
+
+    event_first/result_first: seq of the first row; ignored when the columns are None.
+    """
+
+    event_first: int
+    result_first: int
+    events: EventColumns | None
+    results: ResultColumns | None
+    notices: list[Notice]
+    meta: bytes
+    arrival_wall_ms: int
+    arrival_mono_ns: int
+    boot: str
+    clock: str
+
+
+class TensorSpec(NamedTuple):
+    """One input or output of a model. `shape` keeps the batch axis first; -1 stands for a free axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ModelInfo(NamedTuple):
+    """What really computes: goes into every result."""
+
+    model: str
+    version: str
+    sha256: str
+    runtime: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
