@@ -1,0 +1,1 @@
+"""Tests of edged: unit (pure), integration (real broker, store, runtime), fault (what breaks in the field)."""

@@ -1,0 +1,33 @@
+"""What every test lives under: nothing blocks its event loop, and real data is read where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def event_loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test when code of edged sleeps, waits for a lock or touches files or sockets on a running event loop."""
+    exempt = request.node.get_closest_marker("allow_blocking")
+    if exempt is None:
+        with blockbuster_ctx("edged"):
+            yield
+        return
+    if not exempt.kwargs.get("reason"):
+        pytest.fail("allow_blocking needs a reason: @pytest.mark.allow_blocking(reason='...')")
+    yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets, beside the repository; skips the test where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real data sets are absent: expected ../shared/data beside the repository")
+    return SHARED_DATA

@@ -1,0 +1,1 @@
+"""Doubles that implement the ports of edged.ports; nothing is ever patched."""
