@@ -1,0 +1,1 @@
+"""The turn: one batch through decode, windows, inference, commit, publish, acknowledge."""
