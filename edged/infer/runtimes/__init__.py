@@ -1,0 +1,1 @@
+"""One file per vendor; none is imported before a configuration names it."""

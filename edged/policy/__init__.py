@@ -1,0 +1,1 @@
+"""Decisions without a home elsewhere: modes, backoff, ledger. Pure: numbers and values in, decisions out."""
