@@ -1,0 +1,103 @@
+"""Hardware classes: what a kind of box can do, one file per class in configs/classes/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from edged.config.keys import NAME_PATTERN, STRICT_TABLE, Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareLimits:
+    """What a model may need on such a box; a bigger one is refused before it is loaded."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    model_bytes: Annotated[int, Key("Largest model file.", why="it is read into memory whole", gt=0)] = 500_000_000
+    memory_bytes: Annotated[
+        int, Key("Most memory that all models and windows may take.", why="the rest belongs to the system", gt=0)
+    ] = 1_000_000_000
+    p99_ms: Annotated[
+        float, Key("Slowest acceptable call of a model (99 of 100 are faster).", why="a duration", gt=0)
+    ] = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """When a model leaves the event loop, and when its results are committed after their events."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    inline_max_us: Annotated[
+        int,
+        Key(
+            "A model whose warm calls take longer runs on a lane (a thread) of its own.",
+            why="the loop stands still during an inline call: beyond 10 ms acknowledgements suffer",
+            ge=0,
+            le=10_000,
+        ),
+    ] = 1000
+    together_max_ms: Annotated[
+        int,
+        Key(
+            "With commit = auto, a model whose warm calls take longer has its results committed after the events.",
+            why="events wait that long for their acknowledgement; well below the keep-alive",
+            ge=0,
+            le=1000,
+        ),
+    ] = 20
+    max_lanes: Annotated[
+        int, Key("Most lanes at once; further slow models share them.", why="each is a thread", ge=1, le=64)
+    ] = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What the box is expected to carry. Planning figures for warnings and capacity checks, not measurements."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    events_per_s: Annotated[float, Key("Sustained events per second.", why="a rate", gt=0)] = 1000.0
+    resident_bytes: Annotated[int, Key("Resident memory of the daemon.", why="an amount", gt=0)] = 500_000_000
+    temperature_max_c: Annotated[float, Key("Hottest point before the box throttles.", why="silicon", gt=0, le=150)] = (
+        95.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareClass:
+    """One kind of box. `[hardware]` in the configuration overrides single keys of the class file."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    description: Annotated[str, Key("What kind of box this is.")] = ""
+    chain: Annotated[
+        tuple[str, ...],
+        Key(
+            "Runtimes of pipelines that name none, in the order they are tried.",
+            min_items=1,
+            max_items=8,
+            why="without one no model runs; each is one more start-up attempt",
+        ),
+    ] = ("onnxruntime:cpu",)
+    cpu_threads: Annotated[
+        int,
+        Key(
+            "Processor threads for all models together; 0: one per core but one.",
+            why="the sum of threads must not exceed the cores",
+            unit="threads",
+            ge=0,
+            le=256,
+        ),
+    ] = 0
+    isolation: Annotated[
+        Literal["thread", "process"],
+        Key("Where processor runtimes run; accelerators always get a process of their own."),
+    ] = "thread"
+    limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
+    lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
+    envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()
+
+
+CLASS_NAME_PATTERN = NAME_PATTERN
