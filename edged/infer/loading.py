@@ -48,7 +48,7 @@ class ModelFile(NamedTuple):
 
     def read(self) -> bytes:
         """The bytes that were checked. Raises `ModelError` (`changed`) when the file is no longer the same."""
-        return read_verified(self.path, self.sha256, self.size_bytes)
+        return read_bounded(self.path, self.sha256, self.size_bytes)
 
 
 class _ManifestFile(msgspec.Struct, frozen=True):
@@ -120,9 +120,9 @@ def sniff_format(path: Path, data: bytes) -> str:
     return declared
 
 
-def read_verified(path: Path, sha256: str, size_bytes: int) -> bytes:
+def read_bounded(path: Path, sha256: str, max_bytes: int) -> bytes:
     """The bytes of `path` if they still have this digest; a file swapped since the check is never loaded."""
-    data = _read(path, size_bytes)
+    data = _read(path, max_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError("changed", f"Refusing to load {path}: its bytes changed since it was checked, {sha256=}")
     return data

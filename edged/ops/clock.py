@@ -70,10 +70,10 @@ class SystemClock:
         synced_before: bool = False,
     ) -> None:
         self._kernel_clock = kernel_clock
-        self._synced_marker = synced_marker
         self._boot_id = _read_boot_id(boot_id_file)
         self._wall_ns = wall_ns
-        self._was_synced = synced_before
+        # systemd-timesyncd leaves this file at its first success in this boot. Read once: quality() runs on the loop.
+        self._was_synced = synced_before or synced_marker.exists()
         self._quality: ClockQuality = "unsynced"
         self._asked_ns: int | None = None
         self.mono_ns = mono_ns
@@ -94,13 +94,10 @@ class SystemClock:
         return self._quality
 
     def _ask(self) -> ClockQuality:
-        kernel = self._kernel_clock()
-        if kernel == "unknown":  # systemd-timesyncd leaves a file at its first success in this boot
-            kernel = "synced" if self._synced_marker.exists() else "unsynced"
-        if kernel == "synced":
+        if self._kernel_clock() == "synced":
             self._was_synced = True
             return "synced"
-        return "holdover" if self._was_synced or self._synced_marker.exists() else "unsynced"
+        return "holdover" if self._was_synced else "unsynced"
 
 
 def _read_boot_id(path: Path) -> str:
