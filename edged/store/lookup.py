@@ -1,0 +1,145 @@
+"""Finding rows: by batch, by event, by result. Works on any connection; bounded by the caller's limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from edged.ports import StoredEvents, StoredNotices, StoredResults
+from edged.store.segment import Unpacker, trim_events, trim_results
+
+if TYPE_CHECKING:
+    import apsw
+
+Stream = Literal["event", "result"]
+
+
+class Row(NamedTuple):
+    """The numbers of one journal row."""
+
+    batch: int
+    event_first: int
+    event_n: int
+    result_first: int
+    result_n: int
+
+    def count(self, stream: Stream) -> int:
+        return self.event_n if stream == "event" else self.result_n
+
+    def end(self, stream: Stream) -> int:
+        """First number of `stream` after this row."""
+        return self.event_first + self.event_n if stream == "event" else self.result_first + self.result_n
+
+
+NEWEST = "SELECT batch, event_first, event_n, result_first, result_n FROM journal ORDER BY batch DESC LIMIT 1"
+AT_OR_AFTER = (
+    "SELECT batch, event_first, event_n, result_first, result_n FROM journal WHERE batch >= ? ORDER BY batch LIMIT 1"
+)
+
+
+def newest(connection: apsw.Connection) -> Row | None:
+    return _row(connection.execute(NEWEST).fetchone())
+
+
+def at_or_after(connection: apsw.Connection, batch: int) -> Row | None:
+    return _row(connection.execute(AT_OR_AFTER, (batch,)).fetchone())
+
+
+def find(connection: apsw.Connection, stream: Stream, seq: int) -> Row | None:
+    """The row that holds `seq` of `stream`, or the first later row that holds any; about log2(rows) steps."""
+    last = newest(connection)
+    while last is not None and last.end(stream) > seq:
+        row = _first_ending_after(connection, stream, seq, last.batch)
+        if row.count(stream):
+            return row
+        seq = row.end(stream)  # only after a hole: a row without any starts beyond `seq`
+    return None
+
+
+def _first_ending_after(connection: apsw.Connection, stream: Stream, seq: int, last_batch: int) -> Row:
+    """Binary search for the first row whose end is beyond `seq`; the row `last_batch` must be such a row."""
+    first = at_or_after(connection, 0)
+    assert first is not None
+    low, high = first.batch, last_batch
+    while low < high:
+        middle = (low + high) // 2
+        row = at_or_after(connection, middle)
+        assert row is not None
+        if row.end(stream) > seq:
+            high = middle
+        else:
+            low = row.batch + 1
+    found = at_or_after(connection, low)
+    assert found is not None
+    return found
+
+
+def rows_from(connection: apsw.Connection, stream: Stream, seq: int) -> Iterator[Row]:
+    """Rows that hold `stream`, from `seq` on, in order; rows without any are skipped by search, not by scanning."""
+    row = find(connection, stream, seq)
+    while row is not None:
+        yield row
+        seq = row.end(stream)
+        following = at_or_after(connection, row.batch + 1)
+        row = following if following is None or following.count(stream) else find(connection, stream, seq)
+
+
+def results_from(connection: apsw.Connection, unpacker: Unpacker, seq: int, limit: int) -> list[StoredResults]:
+    """Stored results from `seq` on: whole groups until there are `limit`, the first trimmed to start at `seq`."""
+    groups: list[StoredResults] = []
+    total = 0
+    for row in rows_from(connection, "result", seq):
+        (blob,) = _one(connection, "SELECT results FROM journal WHERE batch = ?", row.batch)
+        columns = unpacker.results(blob, row.result_n)
+        skip = max(0, seq - row.result_first)
+        groups.append(StoredResults(row.result_first + skip, trim_results(columns, skip) if skip else columns))
+        total += row.result_n - skip
+        if total >= limit:
+            break
+    return groups
+
+
+def events_from(connection: apsw.Connection, unpacker: Unpacker, seq: int, limit: int) -> list[StoredEvents]:
+    """Stored events from `seq` on: whole groups until there are `limit`, the first trimmed to start at `seq`."""
+    groups: list[StoredEvents] = []
+    total = 0
+    for row in rows_from(connection, "event", seq):
+        wall_ms, mono_ns, boot, blob = _one(
+            connection, "SELECT arrival_wall_ms, arrival_mono_ns, boot, events FROM journal WHERE batch = ?", row.batch
+        )
+        columns = unpacker.events(blob, row.event_n)
+        skip = max(0, seq - row.event_first)
+        groups.append(
+            StoredEvents(
+                row.event_first + skip, wall_ms, mono_ns, boot, trim_events(columns, skip) if skip else columns
+            )
+        )
+        total += row.event_n - skip
+        if total >= limit:
+            break
+    return groups
+
+
+def notices_after(connection: apsw.Connection, unpacker: Unpacker, batch: int, limit: int) -> list[StoredNotices]:
+    """Notices of the batches after `batch`, whole batches until there are `limit` notices."""
+    groups: list[StoredNotices] = []
+    total = 0
+    rows = connection.execute(
+        "SELECT batch, notice_n, notices FROM journal WHERE notice_n > 0 AND batch > ? ORDER BY batch", (batch,)
+    )
+    for number, n, blob in rows:
+        groups.append(StoredNotices(number, unpacker.notices(blob, n)))
+        total += n
+        if total >= limit:
+            break
+    return groups
+
+
+def _one(connection: apsw.Connection, query: str, batch: int) -> tuple[Any, ...]:
+    values = connection.execute(query, (batch,)).fetchone()
+    assert values is not None  # the row was found in this very read transaction
+    return tuple(values)
+
+
+def _row(values: tuple[int, ...] | None) -> Row | None:
+    return Row(*values) if values else None

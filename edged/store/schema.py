@@ -1,0 +1,93 @@
+"""The tables of the store and how older stores become this one. One journal row is one unit is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import apsw
+
+APPLICATION_ID = 0x45444744  # "EDGD", so that `file` and we can tell this database from any other
+VERSION = 1
+COMPATIBLE_FROM = 1  # oldest program schema that may still use this store: a downgrade needs no migration
+
+# Numbers come first in the row: a search by number then reads one page and never follows the blobs.
+# event_first and result_first never fall from one batch to the next (a unit without events keeps the next number),
+# so a search over `batch` finds any event or result without an index that each commit would have to write.
+JOURNAL = """
+CREATE TABLE journal(
+    batch INTEGER PRIMARY KEY,
+    event_first INTEGER NOT NULL, event_n INTEGER NOT NULL,
+    result_first INTEGER NOT NULL, result_n INTEGER NOT NULL,
+    notice_n INTEGER NOT NULL,
+    arrival_wall_ms INTEGER NOT NULL, arrival_mono_ns INTEGER NOT NULL,
+    boot TEXT NOT NULL, clock TEXT NOT NULL,
+    meta BLOB NOT NULL, notices BLOB, results BLOB, events BLOB
+);
+-- Notices are rare: only the rows that have some pay for this index.
+CREATE INDEX journal_notices ON journal(batch) WHERE notice_n > 0;
+CREATE TABLE snapshot(id INTEGER PRIMARY KEY CHECK (id = 1), event_seq INTEGER NOT NULL, state BLOB NOT NULL);
+-- Ranges of sequence numbers (batch numbers for stream 'notice') that were given up before they were delivered.
+CREATE TABLE tombstone(
+    id INTEGER PRIMARY KEY,
+    stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, n INTEGER NOT NULL,
+    reason TEXT NOT NULL, since_wall_ms INTEGER NOT NULL
+);
+-- Sequence numbers from the given ones on belong to this epoch; the last row is the current one.
+CREATE TABLE epoch(
+    id INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL, reason TEXT NOT NULL,
+    first_event INTEGER NOT NULL, first_result INTEGER NOT NULL, first_batch INTEGER NOT NULL,
+    since_wall_ms INTEGER NOT NULL
+);
+CREATE TABLE info(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE migration(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_wall_ms INTEGER NOT NULL);
+"""
+
+
+class Migration(NamedTuple):
+    """One step from `version - 1` to `version`; runs inside the transaction that also records it."""
+
+    version: int
+    name: str
+    apply: Callable[[apsw.Connection], None]
+
+
+def _create_journal(connection: apsw.Connection) -> None:
+    connection.execute(JOURNAL)
+
+
+MIGRATIONS = (Migration(1, "create_journal", _create_journal),)
+
+
+def version_of(connection: apsw.Connection) -> int:
+    return int(connection.pragma("user_version"))
+
+
+def compatible_from(connection: apsw.Connection) -> int:
+    """Oldest program schema that may use this store."""
+    row = connection.execute("SELECT value FROM info WHERE key = 'compatible_from'").fetchone()
+    return int(row[0]) if row else version_of(connection)
+
+
+def migrate(connection: apsw.Connection, wall_ms: int, migrations: tuple[Migration, ...] = MIGRATIONS) -> list[str]:
+    """Bring the store to the newest version, each step with its record in one transaction; returns their names."""
+    applied = []
+    for step in migrations:
+        if step.version <= version_of(connection):
+            continue
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step.apply(connection)
+            connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (step.version, step.name, wall_ms))
+            connection.execute(
+                "INSERT OR REPLACE INTO info VALUES ('compatible_from', ?)", (min(COMPATIBLE_FROM, step.version),)
+            )
+            connection.pragma("user_version", step.version)
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.execute("COMMIT")
+        except BaseException:  # whatever it was, half a migration must not stay
+            connection.execute("ROLLBACK")
+            raise
+        applied.append(step.name)
+    return applied

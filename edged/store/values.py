@@ -1,0 +1,80 @@
+"""What goes into the store besides units, and what it says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Where the store lives and how large it may grow."""
+
+    state_dir: Path
+    budget_bytes: int = 2_000_000_000  # database file, WAL and `other_bytes` together
+    free_floor_bytes: int = 64_000_000  # left free on the file system for everything else
+    check_limit_s: float = 2.0  # how long the integrity check at start may take
+    salvage_limit_s: float = 30.0  # how long rows are copied out of a damaged file
+
+
+class PastEpoch(NamedTuple):
+    """Sequence numbers up to `last_*` belong to `epoch`, after the end of the epoch before it."""
+
+    epoch: str
+    last_event: int
+    last_result: int
+    last_batch: int
+
+
+@dataclass(frozen=True)
+class SalvageReport:
+    """What a damaged store cost. Ranges are inclusive; what was lost after the newest salvaged row is not knowable."""
+
+    cause: str
+    set_aside: Path | None  # the damaged file; None when it was kept in use or there was no room for it
+    rows: int
+    events: int
+    results: int
+    holes: tuple[tuple[str, int, int], ...]  # (stream, first, last) missing between salvaged rows
+    complete: bool  # False: stopped by the time limit or a full disk
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What the store knows at start. `next_*` are the numbers the next unit must use."""
+
+    epoch: str
+    next_event: int
+    next_result: int
+    next_batch: int
+    meta: bytes | None  # of the newest row
+    snapshot: tuple[int, bytes] | None  # (event seq, folded state)
+    new_store: bool
+    past_epochs: tuple[PastEpoch, ...] = ()
+    salvage: SalvageReport | None = None
+    migrated: tuple[str, ...] = ()
+    check_complete: bool = True  # False: the integrity check ran into its time limit
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoreStatistics:
+    """One look at the store, for health and metrics. Counters start with the process."""
+
+    units: int
+    rows: int  # span of batch numbers held, tombstoned rows not included
+    oldest_batch: int
+    oldest_wall_ms: int
+    file_bytes: int
+    free_bytes: int  # inside the file, reused before it grows
+    wal_bytes: int
+    budget_bytes: int
+    checkpoints: int
+    evicted_rows: int
+    evicted_unsent_results: int
+    commit_us: tuple[tuple[int, int], ...]  # (upper bound µs, commits); the last bound is open
+    commit_us_sum: int
+    trouble: str
