@@ -31,7 +31,7 @@ $(STAMP): requirements/build.txt requirements/lock.txt pyproject.toml scripts/se
 check: setup ## ruff, formatting, mypy --strict, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-cache
 
 fmt: setup ## format, and repair what ruff can repair

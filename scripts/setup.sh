@@ -28,8 +28,7 @@ missing_packages() {
     # Debian keeps ensurepip, without which venv makes an environment without pip, in a package of its own.
     { choose_python && "$python" -c 'import ensurepip, venv' 2>/dev/null; } || echo python3-venv
     PATH=$PATH:/usr/sbin command -v mosquitto >/dev/null || echo mosquitto
-    local libraries=(/usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1 /usr/local/lib/faketime/libfaketime.so.1)
-    [ ${#libraries[@]} -gt 0 ] || echo libfaketime
+    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/local/lib/faketime/libfaketime.so.1 2>/dev/null | grep -q . || echo libfaketime
 }
 
 # Installing mosquitto must not leave a broker running: the tests and the demo start their own on free ports.
@@ -37,7 +36,7 @@ install_packages() {
     local as_root=() policy=/usr/sbin/policy-rc.d
     [ "$(id -u)" = 0 ] || as_root=(sudo)
     [ "$(id -u)" = 0 ] || [ -t 0 ] || as_root=(sudo -n)
-    [ ${#as_root[@]} = 0 ] || "${as_root[@]}" true || return 1
+    [ ${#as_root[@]} = 0 ] || "${as_root[@]}" true 2>/dev/null || return 1
 
     say "installing Debian packages: $*"
     if [ ! -e $policy ]; then
@@ -46,8 +45,8 @@ install_packages() {
     fi
     "${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null &&
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
-            install --no-install-recommends "$@" </dev/null || return 1
-    if [[ " $* " == *" mosquitto "* ]] && [ -d /run/systemd/system ]; then
+            -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" </dev/null >/dev/null || return 1
+    if [[ " $* " == *" mosquitto "* ]] && command -v systemctl >/dev/null; then
         "${as_root[@]}" systemctl --quiet disable mosquitto.service
     fi
 }
@@ -68,6 +67,6 @@ fi
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet install --no-input)
 say "installing $(grep -c '==' requirements/lock.txt) pinned Python packages (requirements/lock.txt) into $venv"
 "${pip[@]}" --require-hashes -r requirements/build.txt
-"${pip[@]}" --require-hashes --no-build-isolation -r requirements/lock.txt
+"${pip[@]}" --require-hashes --no-build-isolation --use-pep517 -r requirements/lock.txt
 "${pip[@]}" --no-deps --no-build-isolation -e .
 say "ready: $venv/bin/edged"
