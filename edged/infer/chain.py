@@ -29,7 +29,7 @@ class ChainSpec(NamedTuple):
     pipeline: str
     location: Path
     chain: tuple[str, ...]
-    model_id: str = ""
+    version: str = ""
     allow_unsigned: bool = False
     max_bytes: int = DEFAULT_MAX_BYTES
     options: LoadOptions = LoadOptions()
@@ -70,7 +70,7 @@ def load_chain(spec: ChainSpec, clock: Clock, *, find: Callable[[str], Loader] =
     opened: ModelFile | ModelError
     try:
         opened = open_model(
-            spec.location, allow_unsigned=spec.allow_unsigned, max_bytes=spec.max_bytes, model_id=spec.model_id
+            spec.location, allow_unsigned=spec.allow_unsigned, max_bytes=spec.max_bytes, version=spec.version
         )
     except ModelError as error:
         opened = error

@@ -74,11 +74,11 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 def open_model(
-    location: Path, *, allow_unsigned: bool, max_bytes: int = DEFAULT_MAX_BYTES, model_id: str = ""
+    location: Path, *, allow_unsigned: bool, max_bytes: int = DEFAULT_MAX_BYTES, version: str = ""
 ) -> ModelFile:
     """Check the model at `location`: a model file, or a slot directory with a manifest.
 
-    Nothing here can verify a signature, so both need `allow_unsigned`.
+    Nothing here can verify a signature, so both need `allow_unsigned`. `version`: for a plain file, which has none.
 
     Raises:
         ModelError: `missing`, `unsigned`, `empty`, `too_large`, `lfs_pointer`, `wrong_format`, `bad_manifest`,
@@ -95,7 +95,7 @@ def open_model(
     data = _read(location, max_bytes)
     format_ = sniff_format(location, data)
     digest = hashlib.sha256(data).hexdigest()
-    return ModelFile(location, digest, len(data), format_, model_id or location.stem, f"sha256-{digest[:12]}")
+    return ModelFile(location, digest, len(data), format_, location.stem, version or f"sha256-{digest[:12]}")
 
 
 def sniff_format(path: Path, data: bytes) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.loading import MAX_GOLDEN_BYTES, GoldenFile, read_bounded
-from edged.policy.batching import INLINE_BATCH_COUNT, Cost, fit_cost
+from edged.policy.batching import TYPICAL_BATCH_COUNT, Cost, fit_cost
 
 if TYPE_CHECKING:
     from edged.messages import TensorSpec
@@ -100,7 +100,7 @@ def _run(model: Model, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarr
 def _measure(model: Model, clock: Clock, one: Mapping[str, np.ndarray]) -> Cost:
     """Best of three, for one item and for as many as the budget allows, up to 32."""
     one_us = _best_us(model, clock, one)
-    many = int(min(INLINE_BATCH_COUNT, _MEASURE_BUDGET_US / max(one_us, 1.0)))
+    many = int(min(TYPICAL_BATCH_COUNT, _MEASURE_BUDGET_US / max(one_us, 1.0)))
     if many < 2:
         return Cost(0.0, one_us)
     return fit_cost(one_us, _best_us(model, clock, probe_inputs(model.info.inputs, many)), many)

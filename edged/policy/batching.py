@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Host = Literal["inline", "lane"]
-CommitPolicy = Literal["together", "after", "auto"]
+Commit = Literal["together", "after"]
+CommitWish = Literal["together", "after", "auto"]
 
-INLINE_BATCH_COUNT = 32
-INLINE_LIMIT_US = 1_000  # blocking the loop longer than this would show in the p99 of every other pipeline
+TYPICAL_BATCH_COUNT = 32  # what gathers during one commit at a usual rate; the call that is judged
 
 
 class Cost(NamedTuple):
@@ -27,15 +27,16 @@ def fit_cost(one_us: float, many_us: float, many: int) -> Cost:
     return Cost(max(0.0, one_us - item_us), item_us)
 
 
-def choose_host(
-    cost: Cost, commit: CommitPolicy, *, inline_limit_us: float = INLINE_LIMIT_US, items: int = INLINE_BATCH_COUNT
-) -> Host:
-    """Where a model runs. `together` (results in the transaction of their events) needs the loop, `after` a lane."""
-    if commit == "together":
-        return "inline"
-    if commit == "after":
-        return "lane"
-    return "inline" if cost.batch_us(items) <= inline_limit_us else "lane"
+def choose_host(cost: Cost, *, inline_max_us: float, items: int = TYPICAL_BATCH_COUNT) -> Host:
+    """Where a model runs: on the loop while a call with `items` inputs stays short, else on a lane."""
+    return "inline" if cost.batch_us(items) <= inline_max_us else "lane"
+
+
+def choose_commit(wish: CommitWish, cost: Cost, *, together_max_ms: float, items: int = TYPICAL_BATCH_COUNT) -> Commit:
+    """Whether events wait for their results before they are committed; `auto` decides by the measured cost."""
+    if wish != "auto":
+        return wish
+    return "together" if cost.batch_us(items) <= together_max_ms * 1000 else "after"
 
 
 def best_batch(cost: Cost, waiting: int, deadline_ms: float, *, largest: int = 1024) -> int:
