@@ -57,4 +57,5 @@ lock: setup ## resolve pyproject.toml anew into requirements/*.txt
 
 clean: ## remove everything that setup, tests and checks made
 	rm -rf .venv .venv-3.13 .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find edged tests $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf benchmarks/.cache benchmarks/build
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
