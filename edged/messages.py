@@ -25,6 +25,16 @@ class Inbound(NamedTuple):
     retain: bool
 
 
+class Oversize(bytes):
+    """Stands in `Inbound.payload` for a payload larger than the link keeps: the bytes are its first 1 KiB.
+
+    It is acknowledged like any other message once its letter (`too_large`) is durable.
+    """
+
+    size_bytes: int
+    sha256: str
+
+
 class Outbound(NamedTuple):
     """One PUBLISH to send at QoS 1 (`qos0` False) or QoS 0.
 

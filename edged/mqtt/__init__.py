@@ -1,0 +1,1 @@
+"""Bytes to messages and back: codecs (pure), session state (pure), and the link that waits and writes."""

@@ -1,0 +1,141 @@
+"""MQTT 5 on the wire: the `mqtt5` package builds and reads the rare packets, `frames` handles the hot ones. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import mqtt5
+
+from edged.errors import ProtocolViolation
+from edged.mqtt.frames import (
+    MAX_RECEIVE,
+    Codec,
+    ConnAck,
+    ConnectRequest,
+    Control,
+    Farewell,
+    Pong,
+    Refusal,
+    SubAck,
+)
+from edged.mqtt.wire import MAX_REMAINING_BYTES
+
+# A 3.1.1 broker answers an MQTT 5 CONNECT with a CONNACK of its own version: 20 02 00 01 (MQTT 3.1.1, 3.1.2.2).
+_CONNACK_OF_311 = b"\x20\x02\x00\x01"
+UNSUPPORTED_VERSION = "unsupported_protocol_version"
+
+
+class Codec5(Codec):
+    """MQTT 5.0."""
+
+    version = "5"
+    has_properties = True
+
+    def connect(self, request: ConnectRequest) -> bytes:
+        will = None
+        if request.will_topic:
+            will = mqtt5.Will(
+                request.will_topic,
+                payload=request.will_payload,
+                qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain=True,
+                will_delay_interval=request.will_delay_s,
+            )
+        # No Maximum Packet Size is announced: the broker would drop larger messages without telling anybody (3.1.2.11.4).
+        # They are skipped here instead, so that each leaves a letter.
+        return mqtt5.ConnectPacket(
+            request.client_id,
+            username=request.username,
+            password=request.password,
+            clean_start=not request.session_expiry_s,
+            will=will,
+            keep_alive=request.keep_alive_s,
+            session_expiry_interval=request.session_expiry_s,
+            receive_max=request.receive_maximum,
+        ).write()
+
+    def subscribe(self, packet_id: int, filters: Sequence[str], canary: str = "") -> bytes:
+        wanted = [
+            mqtt5.TopicFilter(
+                pattern,
+                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+            )
+            for pattern in filters
+        ]
+        if canary:
+            wanted.append(mqtt5.TopicFilter(canary, max_qos=mqtt5.QoS.AT_MOST_ONCE))
+        return mqtt5.SubscribePacket(packet_id, wanted).write()
+
+    def disconnect(self, *, violation: bool = False) -> bytes:
+        code = mqtt5.DisconnectReasonCode
+        return mqtt5.DisconnectPacket(
+            reason_code=code.PROTOCOL_ERROR if violation else code.NORMAL_DISCONNECTION
+        ).write()
+
+    def _publish_with_properties(self, packet: bytes) -> bytes:
+        publish = _read(packet)
+        assert isinstance(publish, mqtt5.PublishPacket)
+        if publish.topic_alias is not None:
+            raise ProtocolViolation("reading PUBLISH: a topic alias came, allowed are none (we announced 0)")
+        return publish.payload
+
+    def _control(self, packet: bytes, body_at: int) -> Control:
+        if packet == _CONNACK_OF_311:
+            return _refused_connect(UNSUPPORTED_VERSION)
+        match _read(packet):
+            case mqtt5.ConnAckPacket() as answer:
+                return _connack(answer)
+            case mqtt5.SubAckPacket() as answer:
+                return SubAck(answer.packet_id, tuple(map(_failure, answer.reason_codes)))
+            case mqtt5.PubAckPacket() as answer:
+                return Refusal(answer.packet_id, _failure(answer.reason_code))
+            case mqtt5.PingRespPacket():
+                return Pong()
+            case mqtt5.DisconnectPacket() as answer:
+                return Farewell(answer.reason_code.name.lower())
+            case other:
+                raise ProtocolViolation(f"reading a packet: {type(other).__name__} never comes from a broker to us")
+
+
+def _connack(answer: mqtt5.ConnAckPacket) -> ConnAck:
+    reason = _failure(answer.reason_code)
+    if reason:
+        return _refused_connect(reason)
+    return ConnAck(
+        reason="",
+        session_present=answer.session_present,
+        receive_maximum=answer.receive_max,
+        max_packet_bytes=answer.max_packet_size or MAX_REMAINING_BYTES,
+        keep_alive_s=answer.server_keep_alive,
+        qos1_allowed=int(answer.max_qos) >= 1,
+        retain_allowed=answer.retain_available,
+    )
+
+
+def _failure(code: IntEnum) -> str:
+    """Name of a reason code, empty when it means success. The stubs say IntEnum, but only int() makes it comparable."""
+    return "" if int(code) < 0x80 else code.name.lower()
+
+
+def _refused_connect(reason: str) -> ConnAck:
+    return ConnAck(reason, False, MAX_RECEIVE, MAX_REMAINING_BYTES, None, True, True)
+
+
+def _read(packet: bytes) -> mqtt5.Packet:
+    """Read one complete packet. Every failure is the broker's."""
+    try:
+        parsed, used = mqtt5.read(memoryview(packet))
+    except (ValueError, IndexError) as error:
+        raise ProtocolViolation(f"reading packet type {packet[0] >> 4}: {error}; got {packet[:40].hex(' ')}") from None
+    except BaseException as error:
+        # mqtt5 0.8.0 panics on strings that are not UTF-8. The panic is a BaseException without an importable name.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ProtocolViolation(
+            f"reading packet type {packet[0] >> 4}: a string is not UTF-8; got {packet[:40].hex(' ')}"
+        ) from None
+    if used != len(packet):
+        raise ProtocolViolation(f"reading packet type {packet[0] >> 4}: {used} bytes parsed of {len(packet)}")
+    return parsed
