@@ -137,10 +137,10 @@ class Lane:
         if self._busy_since_ns is None or now_ns - self._busy_since_ns <= self._busy_limit_s * 1e9:
             return False
         job, self._running = self._running, None
-        self._leave_behind()
-        if job is not None:
+        if job is not None:  # None: it is a reload that hangs
             self._timeouts += 1
             self._settle(job, InferenceError("infer_timeout", f"{self.name}: no answer in {self._busy_limit_s} s"), 0)
+        self._leave_behind()
         return True
 
     def close(self, timeout_s: float) -> bool:
