@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 MEMORY = 200_000  # results whose id is remembered; a repetition that comes later than that counts as a new result
-LATENCIES = 100_000  # newest latencies kept for the percentiles
+LATENCIES = 20_000  # newest latencies kept for the percentiles
 
 
 class Owing(NamedTuple):
@@ -36,7 +37,7 @@ class Seen(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """The sums. `lost`: owed and never seen. `duplicates`: a second result with another id; `resent`: the same id again.
+    """The sums. `lost`: owed and never seen. `duplicates`: second results with another id; `resent`: the same id again.
 
     `unexpected`: results that nobody owed, for example of an event whose acknowledgement never reached the plant.
     """
@@ -148,4 +149,4 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     """Nearest-rank percentile of ascending values; None when there are none."""
     if not ordered:
         return None
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]

@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def config(port: int) -> str:
-    """mosquitto.conf. The defaults of mosquitto would lose events: 1000 queued per client, then the newest are dropped."""
+    """mosquitto.conf. Its defaults would lose events: for a client that is away 1000 are queued, the rest dropped."""
     lines = [
         f"listener {port} {HOST}",
         "allow_anonymous true",

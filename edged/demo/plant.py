@@ -49,7 +49,8 @@ class Pumps:
     """What distinguishes the pumps; every array has shape (pumps,).
 
     shutoff_head_m: head at no flow. unbalance: m/s² of a new pump. wear_rate, stiction_rate: per plant second at
-    rated load. tank_drop_m, tank_period_s: how far and how often the suction tank falls. phase: of demand and tank, rad.
+    rated load. tank_drop_m, tank_period_s: how far and how often the suction tank falls. phase: of demand and
+    tank, rad.
     """
 
     shutoff_head_m: Array

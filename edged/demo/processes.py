@@ -38,7 +38,7 @@ class Child:
         self.kill()
 
     def start(self) -> None:
-        """Start, or start again. Must be called by the main thread: the death of the *thread* is what the kernel reports."""
+        """Start, or start again. For the main thread only: it is the death of the *thread* that the kernel reports."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*_die_with_parent(), *self._command],

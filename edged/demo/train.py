@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from edged.demo.fleet import FAULT_KINDS, Plant, random_plant
 from edged.demo.plant import FIELDS, Array
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 LABELS = ("ok", "cavitation", "bearing", "valve_stuck")
 WINDOW = 32
@@ -198,7 +201,7 @@ def anomaly_onnx(detector: Detector) -> bytes:
     return _model_bytes(helper.make_graph(nodes, "anomaly", inputs, outputs, initializers))
 
 
-def _model_bytes(graph: object) -> bytes:
+def _model_bytes(graph: GraphProto) -> bytes:
     """Opset 17 and IR 8: old enough for every runtime that reads ONNX today."""
     from onnx import checker, helper
 

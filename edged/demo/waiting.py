@@ -1,4 +1,4 @@
-"""Waiting on the demo's main thread: bounded, by the injected clock, and ended by Ctrl-C."""
+"""Waiting on the demo's main thread: for conditions, bounded, by the injected clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _POLL_S = 0.02
 
 
 class Waiter:
-    """Waits for conditions. `interrupted` is set by the first SIGINT or SIGTERM and ends every wait early."""
+    """Waits for conditions. `interrupted` is set by the first SIGINT or SIGTERM; whoever waits long asks for it."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock

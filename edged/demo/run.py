@@ -1,0 +1,114 @@
+"""Plays the demo: broker, plant, daemon and SCADA together, breaks things when asked, and counts what came out."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from edged.demo.broker import start_broker
+from edged.demo.chaos import Chaos
+from edged.demo.facts import make_facts
+from edged.demo.fleet import demo_plant
+from edged.demo.observer import Observer
+from edged.demo.processes import Child, DemoError
+from edged.demo.proxy import Proxy
+from edged.demo.publisher import Publisher
+from edged.demo.session import Session
+from edged.demo.settings import ROOT, config_toml
+from edged.demo.show import Show
+from edged.demo.summary import Summary
+from edged.demo.waiting import Waiter
+from edged.ports import Clock
+
+SEED = 7
+_ONLINE_S = 30.0  # starting Python, loading a model and opening a store on a slow machine
+_DRAIN_S = 45.0  # the longest sensible wait between two attempts to reconnect, and the work after it
+_LINGER_S = 0.3  # a duplicate would come right behind what it repeats
+
+
+class Options(NamedTuple):
+    """What was asked for. `seconds` None: until Ctrl-C. `keep`: folder for all that the demo writes, left in place."""
+
+    seconds: float | None
+    chaos: bool
+    pumps: int
+    rate_hz: float
+    keep: Path | None
+
+
+def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -> Summary:
+    """Play once and count. `daemon`: the command that `run --config FILE` is appended to.
+
+    Raises `DemoError` when something does not start or dies without being asked to.
+    """
+    waiter = Waiter(clock)
+    with ExitStack() as stack:
+        stack.enter_context(_interrupts(waiter))
+        folder = stack.enter_context(_working_folder(options.keep))
+        broker, broker_port = start_broker(folder, waiter)
+        stack.enter_context(broker)
+        # Only chaos needs the proxy, and a proxy costs latency: without chaos the daemon talks to the broker itself.
+        proxy = stack.enter_context(Proxy(broker_port)) if options.chaos else None
+
+        config = folder / "edged.toml"
+        port = proxy.port if proxy is not None else broker_port
+        config.write_text(config_toml(port=port, state_dir=folder / "state"), encoding="utf-8")
+        edged = stack.enter_context(Child("edged", [*daemon, "run", "--config", str(config)], folder / "edged.log"))
+        data = make_facts()
+        stack.enter_context(Observer(ROOT, port=broker_port, facts=data, clock=clock))
+        edged.start()
+
+        session = Session(waiter, edged, data, show)
+        session.wait_until_online(_ONLINE_S)
+        plant = demo_plant(options.pumps, SEED)
+        publisher = Publisher(plant, port=broker_port, rate_hz=options.rate_hz, facts=data, clock=clock)
+        publisher.start()
+        session.begin(options.seconds)
+        if proxy is not None:
+            session.chaos = Chaos(proxy, edged, start_ns=clock.mono_ns(), seconds=options.seconds)
+        session.watch()
+        publisher.finish()
+        session.drain(publisher.is_alive, _DRAIN_S)
+        session.linger(_LINGER_S)
+        return session.close()
+
+
+@contextmanager
+def _interrupts(waiter: Waiter) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the demo in order, the second one at once."""
+
+    def asked(_number: int, _frame: FrameType | None) -> None:
+        if waiter.interrupted.is_set():
+            raise KeyboardInterrupt
+        waiter.interrupted.set()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _working_folder(keep: Path | None) -> Iterator[Path]:
+    """A temporary folder, or the one to keep, which must be new or empty."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="edged-demo-") as folder:
+            yield Path(folder)
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        taken = next(keep.iterdir(), None)
+    except OSError as error:
+        raise DemoError(f"cannot use {keep} as the demo's folder: {error}", hint="name another with --keep") from error
+    if taken is not None:
+        raise DemoError(
+            f"the demo starts with an empty folder, but {keep} has {taken.name} in it", hint="name a new one"
+        )
+    yield keep.absolute()

@@ -1,0 +1,85 @@
+"""The configuration the demo runs the daemon with: nothing in it that a real gateway could not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edged.demo.accounting import Owing
+from edged.demo.plant import FIELDS
+from edged.demo.train import LABELS, MODELS, STRIDE, WINDOW
+
+SITE = "demo"
+GATEWAY = "gw-01"
+ROOT = f"edged/v1/{SITE}/{GATEWAY}"
+ANOMALY = Owing("anomaly", window=1, stride=1)
+CONDITION = Owing("condition", window=WINDOW, stride=STRIDE)
+PIPELINES = (ANOMALY, CONDITION)
+
+_TEMPLATE = """\
+[gateway]
+site = "{site}"
+id = "{gateway}"
+state_dir = "{state_dir}"
+
+[broker]
+url = "mqtt://127.0.0.1:{port}"
+keep_alive_s = 5
+
+[security]
+allow_unsigned = true      # the demo's models are made by edged/demo/train.py and signed by nobody
+
+# Every event on its own: how far is this sample from those of a healthy pump?
+[[pipeline]]
+name = "{anomaly}"
+topics = ["plant/+/pump/+"]
+codec = "json"
+device = "{{topic[1]}}-{{topic[3]}}"
+[pipeline.input]
+fields = [{fields}]
+window = 1
+[pipeline.model]
+path = "{models}/anomaly.onnx"
+chain = ["onnxruntime:cpu"]
+[pipeline.output]
+kind = "anomaly"
+threshold = 1.0
+
+# The last {window} events, every {stride} events: what is wrong with the pump?
+[[pipeline]]
+name = "{condition}"
+topics = ["plant/+/pump/+"]
+codec = "json"
+device = "{{topic[1]}}-{{topic[3]}}"
+[pipeline.input]
+fields = [{fields}]
+window = {window}
+stride = {stride}
+[pipeline.model]
+path = "{models}/condition.onnx"
+chain = ["onnxruntime:cpu"]
+[pipeline.output]
+kind = "classification"
+labels = [{labels}]
+alarm = [
+    {{ label = "cavitation", min_score = 0.8, severity = "medium" }},
+    {{ label = "bearing", min_score = 0.8, severity = "high" }},
+    {{ label = "valve_stuck", min_score = 0.8, severity = "medium" }},
+]
+"""
+
+
+def config_toml(*, port: int, state_dir: Path, models: Path = MODELS) -> str:
+    """edged.toml for a broker at `port` of this machine."""
+    return _TEMPLATE.format(
+        site=SITE,
+        gateway=GATEWAY,
+        state_dir=state_dir,
+        port=port,
+        models=models,
+        anomaly=ANOMALY.name,
+        condition=CONDITION.name,
+        fields=", ".join(f'"{name}"' for name in FIELDS),
+        labels=", ".join(f'"{name}"' for name in LABELS),
+        window=WINDOW,
+        stride=STRIDE,
+    )

@@ -1,0 +1,88 @@
+"""What the demo has shown, as facts for machines and as sentences for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from edged.demo.accounting import Tally
+from edged.demo.chaos import Damage
+from edged.demo.scada import Picture
+
+
+class Summary(NamedTuple):
+    """The end of the demo."""
+
+    seconds: float
+    tally: Tally
+    picture: Picture
+    ledger: Mapping[str, Any]
+    damages: Sequence[Damage]
+    daemon_exit: int | None
+
+    @property
+    def kept_its_promise(self) -> bool:
+        """Nothing lost, nothing twice, and something happened at all."""
+        return self.tally.events > 0 and self.tally.lost == 0 and self.tally.duplicates == 0
+
+
+def facts(summary: Summary) -> dict[str, Any]:
+    """The last line of the demo where nobody watches: one JSON object, flat but for ledger and chaos."""
+    tally, picture = summary.tally, summary.picture
+    return {
+        "seconds": round(summary.seconds, 1),
+        "events": tally.events,
+        "results": tally.results,
+        "expected_results": tally.expected_results,
+        "lost": tally.lost,
+        "duplicates": tally.duplicates,
+        "resent": tally.resent,
+        "unexpected": tally.unexpected,
+        "bad_results": picture.bad_results,
+        "p50_ms": _rounded(tally.p50_ms),
+        "p99_ms": _rounded(tally.p99_ms),
+        "worst_ms": _rounded(tally.worst_ms),
+        "alarms": picture.alarms_raised,
+        "gaps": picture.gaps,
+        "missing_events": picture.missing_events,
+        "letters": dict(picture.letters),
+        "mode": picture.mode,
+        "ledger": dict(summary.ledger),
+        "chaos": [damage._asdict() for damage in summary.damages],
+        "daemon_exit": summary.daemon_exit,
+    }
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The same for a reader at the terminal."""
+    tally, picture = summary.tally, summary.picture
+    lines = [
+        f"{tally.events} events went in and the broker acknowledged them; {tally.expected_results} results were owed.",
+        f"{tally.results} results came out: {tally.lost} lost, {tally.duplicates} duplicates.",
+    ]
+    if tally.resent:
+        lines.append(f"{tally.resent} results came again with the same id, which the promise allows.")
+    if tally.p50_ms is not None:
+        lines.append(
+            f"From publishing an event to holding its result: half within {tally.p50_ms:.1f} ms,"
+            f" 99 % within {tally.p99_ms:.1f} ms, the slowest {tally.worst_ms:.0f} ms."
+        )
+    lines.append(f"SCADA saw {picture.alarms_raised} alarms, {picture.gaps} gaps, mode {picture.mode}.")
+    lines.extend(damage_sentence(damage) for damage in summary.damages)
+    lines.append("Nothing was lost." if summary.kept_its_promise else "THE PROMISE WAS BROKEN: see the figures above.")
+    return lines
+
+
+def damage_sentence(damage: Damage) -> str:
+    what = {
+        "link_cut": f"link cut for {damage.lasted_s:.1f} s",
+        "link_stalled": f"link silent for {damage.lasted_s:.1f} s",
+        "kill9": "daemon killed with -9 and started again",
+    }[damage.what]
+    if damage.recovered_s is None:
+        return f"At {damage.at_s:.1f} s: {what}; not recovered when the demo ended."
+    return f"At {damage.at_s:.1f} s: {what}; {damage.recovered_s:.1f} s later every result owed had arrived."
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
