@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edged.errors import ProtocolViolation
+from edged.errors import BugError, ProtocolViolation
 from edged.mqtt.frames import (
     MAX_RECEIVE,
     Codec,
@@ -59,8 +59,11 @@ class Codec311(Codec):
         # With DISCONNECT the broker would forget the Will, so after a violation the connection is just closed.
         return b"" if violation else b"\xe0\x00"
 
+    def _accepts(self, puback: bytes) -> bool:
+        return False  # only the plain one exists
+
     def _publish_with_properties(self, packet: bytes) -> bytes:
-        raise NotImplementedError("3.1.1 has no properties")  # never called: has_properties is False
+        raise BugError("MQTT 3.1.1 has no properties")
 
     def _control(self, packet: bytes, body_at: int) -> Control:
         head, body = packet[0], packet[body_at:]

@@ -42,7 +42,7 @@ class Codec5(Codec):
                 retain=True,
                 will_delay_interval=request.will_delay_s,
             )
-        # No Maximum Packet Size is announced: the broker would drop larger messages without telling anybody (3.1.2.11.4).
+        # No Maximum Packet Size is announced: the broker would drop larger messages and tell nobody (3.1.2.11.4).
         # They are skipped here instead, so that each leaves a letter.
         return mqtt5.ConnectPacket(
             request.client_id,
@@ -60,6 +60,7 @@ class Codec5(Codec):
             mqtt5.TopicFilter(
                 pattern,
                 max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain_as_published=False,  # the flag then means "old: replayed because you subscribed", as on 3.1.1
                 retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
             )
             for pattern in filters
@@ -73,6 +74,10 @@ class Codec5(Codec):
         return mqtt5.DisconnectPacket(
             reason_code=code.PROTOCOL_ERROR if violation else code.NORMAL_DISCONNECTION
         ).write()
+
+    def _accepts(self, puback: bytes) -> bool:
+        # The usual answer of a broker with no subscriber for the topic, with and without an empty property block.
+        return puback[2:] in (b"\x10", b"\x10\0", b"\0", b"\0\0")
 
     def _publish_with_properties(self, packet: bytes) -> bytes:
         publish = _read(packet)

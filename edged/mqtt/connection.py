@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from operator import itemgetter
@@ -25,6 +26,7 @@ from edged.mqtt.frames import (
 from edged.mqtt.outbound import OutboundWindow, pack_acks
 from edged.mqtt.session import Alarms, InboundBudget
 from edged.mqtt.settings import LinkSettings
+from edged.mqtt.tls import explain
 from edged.ports import Clock, LinkListener, SessionInfo
 
 PINGREQ = b"\xc0\x00"
@@ -33,6 +35,8 @@ PUBLISH_DENIED = "publish_denied"
 SUBSCRIBE_DENIED = "subscribe_denied"
 DENIED = "not_authorized"
 DENIED_HOLD_S = 60.0  # the alarm clears when no publish was denied for this long
+DUPLICATE_CLIENT_ID = "duplicate_client_id"
+NEVER_NS = 1 << 63
 _NS = 1_000_000_000
 _payload_of = itemgetter(2)
 
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._phase = Phase.CONNECTING
         self._session: ConnAck | None = None
+        self._subscribe_id = 0
         self._reading = True
         self._writable = True
         self._heard = False
@@ -157,6 +162,8 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.ENDED
         if self._timer is not None:
             self._timer.cancel()
+        if isinstance(exc, ssl.SSLError):
+            self._why = self._why or ("tls", str(explain(exc, self._settings.host, self._settings.port)))
         code, detail = self._why or ("closed", f"the broker closed the connection: {exc or 'end of stream'}")
         now = self._now_ns()
         if not self.ended.done():
@@ -237,7 +244,9 @@ class Connection(asyncio.Protocol):
         if last_words:
             self._transport.write(last_words)
         self._transport.close()
-        self._loop.call_later(ABORT_AFTER_S, self._transport.abort)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(ABORT_AFTER_S, self._transport.abort)
 
     def abort(self, code: str, detail: str) -> None:
         """Drop the socket at once: nobody is listening on the other side."""
@@ -301,7 +310,7 @@ class Connection(asyncio.Protocol):
             return
         settings = self._settings
         self._session = answer
-        if answer.keep_alive_s is not None:
+        if answer.keep_alive_s:  # 0 would turn it off, but then nobody would notice a half-open connection
             self._keep_alive_ns = answer.keep_alive_s * _NS
         self.window = OutboundWindow(
             limit=min(answer.receive_maximum, settings.max_inflight_out),
@@ -317,11 +326,12 @@ class Connection(asyncio.Protocol):
             self._up(())
             return
         assert self._transport is not None
-        self._transport.write(self._codec.subscribe(self.window.next_id(), settings.filters, self._canary))
+        self._subscribe_id = self.window.next_id()
+        self._transport.write(self._codec.subscribe(self._subscribe_id, settings.filters, self._canary))
 
     def _on_suback(self, answer: SubAck) -> None:
         wanted = self._settings.filters
-        if len(answer.reasons) != len(wanted) + bool(self._canary):
+        if answer.packet_id != self._subscribe_id or len(answer.reasons) != len(wanted) + bool(self._canary):
             self._violated(ProtocolViolation(f"SUBACK: {len(answer.reasons)} answers for {len(wanted)} filters"))
             return
         refused = tuple((name, why) for name, why in zip(wanted, answer.reasons, strict=False) if why)
@@ -332,6 +342,9 @@ class Connection(asyncio.Protocol):
         assert answer is not None
         self._phase = Phase.UP
         self._up_ns = self._progress_ns = self._now_ns()
+        if self._canary:  # before anybody else takes the last free slot
+            self.send([Outbound(self._canary.encode(), b"%d" % self.generation, 0)], ())
+            self._canary_due_ns = self._up_ns + int(self._settings.canary_timeout_s * _NS)
         detail = ", ".join(f"{name} ({why})" for name, why in refused)
         self._alarms.set(SUBSCRIBE_DENIED, bool(refused), f"the broker refused the subscription to {detail}")
         self._listener.on_up(
@@ -344,9 +357,6 @@ class Connection(asyncio.Protocol):
                 refused=refused,
             )
         )
-        if self._canary and self._phase is Phase.UP:
-            self._canary_due_ns = self._up_ns + int(self._settings.canary_timeout_s * _NS)
-            self.send([Outbound(self._canary.encode(), b"%d" % self.generation, 0)], ())
         if not self.ready.done():
             self.ready.set_result(None)
 
@@ -393,7 +403,7 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def _schedule_tick(self) -> None:
-        self._timer = self._loop.call_later(min(1.0, self._settings.keep_alive_s / 8), self._tick)
+        self._timer = self._loop.call_later(min(1.0, self._keep_alive_ns / _NS / 8), self._tick)
 
     def _tick(self) -> None:
         self._schedule_tick()
@@ -405,10 +415,12 @@ class Connection(asyncio.Protocol):
             self._counters.forced_reads += 1
             self.resume_reading()
         if self._canary_due_ns and now >= self._canary_due_ns:
-            self._canary_due_ns = now + _NS * 86_400 * 365  # said once; should it come after all, the alarm ends
+            self._canary_due_ns = NEVER_NS  # said once; should it come after all, the alarm ends
             self._alarms.set(
                 PUBLISH_DENIED, True, f"a message to {self._canary} did not come back: publishing or reading is denied"
             )
+        if now - self._up_ns >= self._settings.backoff.stable_s * _NS:
+            self._alarms.set(DUPLICATE_CLIENT_ID, False, "the connection is stable")
         if self._codec.has_properties and now - self._denied_ns >= DENIED_HOLD_S * _NS:
             self._alarms.set(PUBLISH_DENIED, False, "no publish was denied lately")
 
@@ -423,7 +435,7 @@ class Connection(asyncio.Protocol):
             return  # silence is our own doing
         silent_ns = now - self._read_ns
         waiting_ns = now - self._progress_ns if self.window.inflight else 0
-        if self._ping_pending and self._keep_alive_ns and silent_ns >= self._keep_alive_ns * 3 // 2:
+        if self._ping_pending and silent_ns >= self._keep_alive_ns * 3 // 2:
             self._half_open(f"nothing came for {silent_ns / _NS:.1f} s, not even an answer to a ping")
         elif waiting_ns >= self._settings.ack_timeout_s * _NS:
             self._half_open(f"{len(self.window.inflight)} publishes, no acknowledgement for {waiting_ns / _NS:.1f} s")

@@ -116,12 +116,19 @@ class Codec(ABC):
         """Parse one complete packet that is neither PUBLISH nor a plain PUBACK; its body starts at `body_at`."""
 
     @abstractmethod
+    def _accepts(self, puback: bytes) -> bool:
+        """Whether the body of a PUBACK that is not the plain one says in a common way that the message was taken."""
+
+    @abstractmethod
     def _publish_with_properties(self, packet: bytes) -> bytes:
         """Check a complete PUBLISH that carries properties, and return its payload."""
 
     # --- what they share ---
 
-    def feed(self, data: bytes, messages: list[Message], acked: list[int]) -> list[Control]:
+    # One function, because a call per packet would cost more than the packet.
+    def feed(  # noqa: PLR0912, PLR0915
+        self, data: bytes, messages: list[Message], acked: list[int]
+    ) -> list[Control]:
         """Take one read: append messages and acknowledged packet ids, return the rest of what the broker said.
 
         Raises ProtocolViolation; what stood before the offending packet has been appended by then.
@@ -194,7 +201,10 @@ class Codec(ABC):
                     acked.append(packet_id)
                     position += 4
             else:
-                controls.append(self._control(data[position:stop], body - position))
+                if head == PUBACK and length < 5 and self._accepts(data[body:stop]):
+                    acked.append(data[body] << 8 | data[body + 1])
+                else:
+                    controls.append(self._control(data[position:stop], body - position))
                 position = stop
         if position < end:
             self._partial += data[position:]

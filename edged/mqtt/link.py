@@ -12,15 +12,13 @@ from edged.errors import LinkError
 from edged.messages import Inbound, Outbound
 from edged.mqtt.codec5 import UNSUPPORTED_VERSION, Codec5
 from edged.mqtt.codec311 import Codec311
-from edged.mqtt.connection import Connection, Ended
+from edged.mqtt.connection import DUPLICATE_CLIENT_ID, Connection, Ended
 from edged.mqtt.counters import Counters, LinkStatistics
 from edged.mqtt.frames import ConnectRequest, Message
 from edged.mqtt.session import Alarms, InboundBudget, TakeoverWatch, VersionChoice
 from edged.mqtt.settings import LinkSettings, read_secret
 from edged.mqtt.tls import explain, make_context
 from edged.ports import Clock, LinkListener
-
-DUPLICATE_CLIENT_ID = "duplicate_client_id"
 
 
 class MqttLink:
@@ -105,9 +103,12 @@ class MqttLink:
     # --- life ---
 
     async def run(self) -> None:
-        """Connect, and connect again, until `close` or cancellation. Failures are told to the listener, never raised."""
+        """Connect, again and again, until `close` or cancellation. Failures are told to the listener, never raised."""
         failures = 0
         while not self._closing.is_set():
+            if self._budget.twice_full:  # even the first read of a new connection would be too much
+                await self._rest(1.0)
+                continue
             ended = await self._live_once()
             if self._closing.is_set():
                 return
@@ -119,16 +120,20 @@ class MqttLink:
             await self._rest(delay_s)
 
     async def close(self, farewell: Outbound | None = None, *, drain_s: float = 2.0) -> None:
-        """Publish `farewell`, wait up to `drain_s` for acknowledgements, and disconnect so that no Will is sent."""
+        """Disconnect so that no Will is sent, after `farewell` is published.
+
+        drain_s: how long to wait for the acknowledgements of what was sent, and again for that of `farewell`.
+        """
         self._closing.set()
-        if self._deadline is not None:
+        if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(0.0)  # an attempt that is under way need not be finished
         connection = self._connection
         if connection is None:
             return
+        await connection.emptied(drain_s)
         if farewell is not None:
             connection.send([farewell], ())
-        await connection.emptied(drain_s)
+            await connection.emptied(drain_s)
         connection.goodbye("closed", "we disconnected")
         await asyncio.wait((connection.ended,))
 
@@ -151,11 +156,11 @@ class MqttLink:
         connection: Connection | None = None
         try:
             try:
-                async with asyncio.timeout(settings.connect_timeout_s) as self._deadline:
+                async with asyncio.timeout(settings.connect_timeout_s) as deadline:
+                    self._deadline = deadline
                     connection = await self._open()
                     self._connection = connection
                     await connection.ready
-                    self._deadline = None
             except TimeoutError:
                 detail = f"{settings.host}:{settings.port} did not answer within {settings.connect_timeout_s} s"
                 if connection is None:
@@ -167,6 +172,7 @@ class MqttLink:
                 return Ended("tls", str(explain(error, settings.host, settings.port)))
             except OSError as error:
                 return Ended("unreachable", f"connecting to {settings.host}:{settings.port}: {error}")
+            self._deadline = None
             ended = await asyncio.shield(connection.ended)
         finally:
             self._connection = self._deadline = None

@@ -1,11 +1,11 @@
-"""State of the link that outlives or accompanies a connection: what is unsafe, who takes us over, which protocol. Pure."""
+"""State that outlives a connection: what is not yet safe, who takes us over, which version to speak. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
 
-Protocol = Literal["auto", "5", "3.1.1"]
+WantedVersion = Literal["auto", "5", "3.1.1"]
 Version = Literal["5", "3.1.1"]
 
 QUICK_DROP_S = 2.0  # a connection lost this soon after CONNACK is suspicious
@@ -53,11 +53,10 @@ class InboundBudget:
 class TakeoverWatch:
     """Notices that another client uses our client id: the broker says so (MQTT 5), or drops us quickly, repeatedly."""
 
-    __slots__ = ("_quick_drops", "takeovers")
+    __slots__ = ("_quick_drops",)
 
     def __init__(self) -> None:
         self._quick_drops = 0
-        self.takeovers = 0
 
     def ended(self, *, taken_over: bool, connected_s: float | None) -> bool:
         """Count the end of a connection; return whether the client id must be suspected.
@@ -67,12 +66,7 @@ class TakeoverWatch:
         if connected_s is None:
             return False
         self._quick_drops = self._quick_drops + 1 if connected_s < QUICK_DROP_S else 0
-        self.takeovers += taken_over
         return taken_over or self._quick_drops >= QUICK_DROPS
-
-    def stable(self) -> None:
-        """The connection has lived long enough to forget the past."""
-        self._quick_drops = 0
 
 
 class VersionChoice:
@@ -80,7 +74,7 @@ class VersionChoice:
 
     __slots__ = ("_silent_closes", "_wanted", "version")
 
-    def __init__(self, wanted: Protocol) -> None:
+    def __init__(self, wanted: WantedVersion) -> None:
         self._wanted = wanted
         self._silent_closes = 0
         self.version: Version = "3.1.1" if wanted == "3.1.1" else "5"

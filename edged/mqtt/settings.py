@@ -8,8 +8,10 @@ from pathlib import Path
 
 from edged.errors import LinkError
 from edged.mqtt.backoff import Backoff
-from edged.mqtt.session import Protocol
-from edged.mqtt.topics import filter_problem, topic_problem
+from edged.mqtt.session import WantedVersion
+from edged.mqtt.topics import filter_problem, text_problem, topic_problem
+
+MAX_BLOB_BYTES = 65_535  # binary data carries its length in two bytes (MQTT 5, 1.5.6)
 
 Secret = bytes | Path | Callable[[], bytes] | None
 """A password: itself, the file it stands in, or a function that gets it. Read at each connect, so it may change."""
@@ -41,7 +43,7 @@ class LinkSettings:
     tls: TlsSettings | None = None
     username: str | None = None
     password: Secret = field(default=None, repr=False)
-    protocol: Protocol = "auto"
+    protocol: WantedVersion = "auto"
     keep_alive_s: int = 15
     session_expiry_s: int = 604_800
     receive_maximum: int = 2_000
@@ -58,7 +60,7 @@ class LinkSettings:
     max_write_buffer_bytes: int = 1_000_000
     connect_timeout_s: float = 10.0
     ack_timeout_s: float = 20.0
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
         problems = [f"filter {wanted!r} {why}" for wanted in self.filters if (why := filter_problem(wanted))]
@@ -68,8 +70,12 @@ class LinkSettings:
                 problems.append(f"{name} {topic!r} {why}")
         if self.password is not None and self.username is None:
             problems.append("a password without a user name (MQTT 3.1.1 forbids it)")
-        if not 1 <= len(self.client_id.encode()) <= 65_535:
-            problems.append("client_id must have 1 to 65535 bytes: a session needs a stable name")
+        for name in ("client_id", "username"):
+            text = getattr(self, name)
+            if text is not None and (why := text_problem(text)):
+                problems.append(f"{name} {text!r} {why}")
+        if len(self.will_payload) > MAX_BLOB_BYTES:
+            problems.append(f"will_payload has {len(self.will_payload)} bytes, allowed are {MAX_BLOB_BYTES}")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if not low <= value <= high:
@@ -92,15 +98,17 @@ _BOUNDS = (
 
 def read_secret(secret: Secret) -> bytes | None:
     """The secret's present value; a trailing line end of a file is not part of it. Blocks: call it off the loop."""
-    if secret is None or isinstance(secret, bytes):
-        return secret
     if isinstance(secret, Path):
         try:
-            return secret.read_bytes().rstrip(b"\r\n")
+            value: bytes | None = secret.read_bytes().rstrip(b"\r\n")
         except OSError as error:
             raise LinkError(
                 f"reading the broker password from {secret}: {error.strerror}",
                 hint="the file must exist and be readable by the user the daemon runs as",
                 retryable=True,
             ) from None
-    return secret()
+    else:
+        value = secret() if callable(secret) else secret
+    if value is not None and len(value) > MAX_BLOB_BYTES:
+        raise LinkError(f"reading the broker password: {len(value)} bytes, allowed are {MAX_BLOB_BYTES}")
+    return value
