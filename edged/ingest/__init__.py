@@ -1,0 +1,1 @@
+"""Messages → events: routes, decoding, validation, duplicates and gaps. Pure: no clock, no I/O, no logging."""

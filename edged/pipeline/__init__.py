@@ -1,0 +1,1 @@
+"""Events → model inputs, model outputs → results: windows, features, labels, calibration, alarms. Pure; numpy."""
