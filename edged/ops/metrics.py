@@ -1,254 +1,113 @@
-"""Counters, gauges and histograms as plain numbers: cheap per batch, turned into Prometheus text only when asked.
-
-Hot code holds on to a cell and does `cell.value += n`. Durations are kept as whole µs and shown as seconds.
-"""
+"""What the engine measures, by name. One call per turn; everything else is read when somebody asks."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from collections import Counter as Tally
+from typing import TYPE_CHECKING, Protocol
 
-from edged.errors import BugError
+from edged.messages import QUALITY_BAD
+from edged.ops.meters import COUNT_BOUNDS, SHARE_BOUNDS, Histogram, Metrics, Sample, quantiles
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from collections.abc import Iterator
 
-MAX_CELLS = 1000  # label values can come from outside (devices); beyond this they share one cell
-OVERFLOW = "other"
+    from edged.messages import ResultColumns
+    from edged.ports import Clock, Committed
 
-DURATION_BOUNDS_US: tuple[int, ...] = tuple(
-    step * 10**decade for decade in range(7) for step in (10, 15, 20, 30, 50, 70)
-)
-"""10 µs to 70 s; neighbours differ by a factor of at most 1.67, which bounds the error of a quantile."""
-
-COUNT_BOUNDS: tuple[int, ...] = tuple(2**power for power in range(17))
-SHARE_BOUNDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 21))
-"""For confidences between 0 and 1."""
+_SCORE_STEPS = len(SHARE_BOUNDS)
 
 
-class Counter:
-    """A number that only grows."""
+class Drafted(Protocol):
+    """What a turn produced."""
 
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
+    @property
+    def results(self) -> ResultColumns: ...
 
 
-class Gauge:
-    """A number that goes up and down; None is unknown and not shown."""
+class EngineMetrics:
+    """Written by the engine on the loop; `prometheus_text` and `snapshot` are in `registry`."""
 
-    __slots__ = ("value",)
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.registry = Metrics()
+        self.connects = 0
+        self.disconnects: dict[str, int] = {}
+        self.gaps: dict[str, int] = {}
+        self.missing: dict[str, int] = {}
+        make = self.registry
+        self._turns = make.counter("edged_turns", "Turns committed").at()
+        self._messages = make.histogram(
+            "edged_turn_messages", "MQTT messages taken in one turn", bounds=COUNT_BOUNDS
+        ).at()
+        self._turn = make.durations(
+            "edged_turn_seconds", "From the first message of a turn to the write of its results and acknowledgements"
+        ).at()
+        self._commit = make.durations("edged_commit_seconds", "One commit of the store").at()
+        self._results = make.counter("edged_results", "Results by pipeline and outcome", "pipeline", "outcome")
+        self._inference = make.durations(
+            "edged_inference_seconds", "One model call, per result that it made", "pipeline"
+        )
+        self._queue = make.durations("edged_queue_seconds", "From arrival to the start of the model call", "pipeline")
+        self._end_to_end = make.durations(
+            "edged_end_to_end_seconds", "From arrival to the write of the committed result", "pipeline"
+        )
+        self._score = make.histogram(
+            "edged_score", "Scores between 0 and 1 (confidence)", "pipeline", bounds=SHARE_BOUNDS
+        )
+        make.add_source(self._link_samples)
 
-    def __init__(self) -> None:
-        self.value: float | None = None
+    def turn(self, drafted: Drafted, committed: Committed, messages: int, turn_ns: int) -> None:
+        """Count one turn. turn_ns: from the arrival of its first message until everything is written."""
+        turn_us = turn_ns // 1000
+        self._turns.value += 1
+        self._turn.observe(turn_us)
+        self._commit.observe(committed.commit_us)
+        if messages:
+            self._messages.observe(messages)
+        self._count_results(drafted.results)
 
+    def gap(self, kind: str, count: int) -> None:
+        """A gap was reported; `count` events are missing (0: nobody knows)."""
+        self.gaps[kind] = self.gaps.get(kind, 0) + 1
+        self.missing[kind] = self.missing.get(kind, 0) + count
 
-class Histogram:
-    """Counts per bucket. `bounds`: upper, inclusive, ascending; one more bucket holds what is above."""
+    def latencies_ms(self) -> dict[str, dict[str, float | int | None]]:
+        """p50, p95 and p99 in ms: of a turn, of a commit, and from arrival to written result by pipeline."""
+        return {
+            "turn": _quantiles_ms(self._turn),
+            "commit": _quantiles_ms(self._commit),
+            **{f"end_to_end.{labels[0]}": _quantiles_ms(cell) for labels, cell in self._end_to_end.cells.items()},
+        }
 
-    __slots__ = ("bounds", "buckets", "count", "total")
+    def _count_results(self, rows: ResultColumns) -> None:
+        """Rows of one model call share everything that is counted here, so they are counted as a few groups."""
+        now_ns = self._clock.mono_ns()
+        names = [context.pipeline for context in rows.contexts]
+        bad = [quality == QUALITY_BAD for quality in rows.quality]
+        groups = Tally(zip(rows.context, bad, rows.queue_us, rows.infer_us, rows.mono_ns, strict=True))
+        for (context, failed, queue_us, infer_us, produced_ns), n in groups.items():
+            name = names[context]
+            self._results.at(name, "failed" if failed else "answered").value += n
+            self._queue.at(name).observe(queue_us, n)
+            self._inference.at(name).observe(infer_us, n)
+            self._end_to_end.at(name).observe(queue_us + infer_us + max(0, now_ns - produced_ns) // 1000, n)
+        shares = Tally(
+            (context, min(int(score * _SCORE_STEPS), _SCORE_STEPS - 1))
+            for context, score in zip(rows.context, rows.score, strict=True)
+            if score is not None and 0 <= score <= 1
+        )
+        for (context, step), n in shares.items():
+            self._score.at(names[context]).observe((step + 0.5) / _SCORE_STEPS, n)
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.buckets = [0] * (len(bounds) + 1)
-        self.count = 0
-        self.total = 0.0
-
-    def observe(self, value: float, times: int = 1) -> None:
-        self.buckets[bisect_left(self.bounds, value)] += times
-        self.count += times
-        self.total += value * times
-
-    def quantile(self, share: float) -> float | None:
-        """The value below which `share` of the observations lie, interpolated inside its bucket; None without any.
-
-        What lies above the last bound is reported as the last bound.
-        """
-        if not self.count:
-            return None
-        rank = share * self.count
-        below = 0
-        for index, bound in enumerate(self.bounds):
-            inside = self.buckets[index]
-            if inside and below + inside >= rank:
-                lower = self.bounds[index - 1] if index else 0.0
-                return lower + (bound - lower) * max(0.0, rank - below) / inside
-            below += inside
-        return self.bounds[-1]
-
-
-CellT = TypeVar("CellT", Counter, Gauge, Histogram)
-
-
-class Family(Generic[CellT]):
-    """One metric with its cells by label values. `scale`: from our unit to the shown one."""
-
-    def __init__(
-        self, name: str, text: str, labels: tuple[str, ...], make: Callable[[], CellT], *, scale: float = 1.0
-    ) -> None:
-        self.name = name
-        self.text = text
-        self.labels = labels
-        self.scale = scale
-        self.cells: dict[tuple[str, ...], CellT] = {}
-        self._make: Callable[[], CellT] = make
-
-    def at(self, *values: str) -> CellT:
-        """The cell for these label values, made when first asked for; keep it where speed matters."""
-        cell = self.cells.get(values)
-        if cell is None:
-            if len(values) != len(self.labels):
-                raise BugError(f"{self.name} has the labels {self.labels}, got {values}")
-            if len(self.cells) >= MAX_CELLS:
-                values = (OVERFLOW,) * len(self.labels)
-            cell = self.cells.setdefault(values, self._make())
-        return cell
-
-
-class Sample(NamedTuple):
-    """One number of a source that is read when somebody asks. `value` None is unknown and not shown."""
-
-    kind: Literal["counter", "gauge"]
-    name: str
-    text: str
-    labels: Mapping[str, str]
-    value: float | None
-
-
-Source = Callable[[], Iterable[Sample]]
-
-
-class Metrics:
-    """All metrics of the process. Nothing here is global: the composition root makes one."""
-
-    def __init__(self) -> None:
-        self._counters: list[Family[Counter]] = []
-        self._gauges: list[Family[Gauge]] = []
-        self._histograms: list[Family[Histogram]] = []
-        self._sources: list[Source] = []
-
-    def counter(self, name: str, text: str, *labels: str, scale: float = 1.0) -> Family[Counter]:
-        """`name` without `_total`, which is added when shown."""
-        family = Family(name, text, labels, Counter, scale=scale)
-        self._counters.append(family)
-        return family
-
-    def gauge(self, name: str, text: str, *labels: str, scale: float = 1.0) -> Family[Gauge]:
-        family = Family(name, text, labels, Gauge, scale=scale)
-        self._gauges.append(family)
-        return family
-
-    def durations(self, name: str, text: str, *labels: str) -> Family[Histogram]:
-        """Observed in µs, shown in seconds; `name` should end in `_seconds`."""
-        return self.histogram(name, text, *labels, bounds=DURATION_BOUNDS_US, scale=1e-6)
-
-    def histogram(
-        self, name: str, text: str, *labels: str, bounds: Sequence[float], scale: float = 1.0
-    ) -> Family[Histogram]:
-        family = Family(name, text, labels, lambda: Histogram(bounds), scale=scale)
-        self._histograms.append(family)
-        return family
-
-    def add_source(self, source: Source) -> None:
-        """`source` is called at every scrape and must be quick: it runs on the loop."""
-        self._sources.append(source)
-
-    def prometheus_text(self) -> bytes:
-        """The text exposition format. Imported here: a gateway that nobody scrapes never loads the library."""
-        from prometheus_client import CollectorRegistry, generate_latest
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
-
-    def collect(self) -> Iterator[Metric]:
-        """For prometheus_client: every family as its metric objects."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-        for counters in self._counters:
-            metric: Any = CounterMetricFamily(counters.name, counters.text, labels=counters.labels)
-            for labels, counter in counters.cells.items():
-                metric.add_metric(labels, counter.value * counters.scale)
-            yield metric
-        for gauges in self._gauges:
-            metric = GaugeMetricFamily(gauges.name, gauges.text, labels=gauges.labels)
-            for labels, gauge in gauges.cells.items():
-                if gauge.value is not None:
-                    metric.add_metric(labels, gauge.value * gauges.scale)
-            yield metric
-        for histograms in self._histograms:
-            metric = HistogramMetricFamily(histograms.name, histograms.text, labels=histograms.labels)
-            for labels, histogram in histograms.cells.items():
-                metric.add_metric(labels, _cumulative(histogram, histograms.scale), histogram.total * histograms.scale)
-            yield metric
-        yield from self._collect_sources()
-
-    def snapshot(self) -> dict[str, object]:
-        """The same numbers for `status --json`: name → number or list of {labels, value}; histograms as quantiles."""
-        shown: dict[str, object] = {}
-        for counters in self._counters:
-            shown[counters.name + "_total"] = _shown(
-                counters.labels, {key: cell.value * counters.scale for key, cell in counters.cells.items()}
-            )
-        for gauges in self._gauges:
-            known = {key: cell.value * gauges.scale for key, cell in gauges.cells.items() if cell.value is not None}
-            shown[gauges.name] = _shown(gauges.labels, known)
-        for histograms in self._histograms:
-            shown[histograms.name] = _shown(
-                histograms.labels,
-                {key: _quantiles(cell, histograms.scale) for key, cell in histograms.cells.items()},
-            )
-        for sample in self._samples():
-            name = sample.name + ("_total" if sample.kind == "counter" else "")
-            if not sample.labels:
-                shown[name] = sample.value
-                continue
-            listed = shown.setdefault(name, [])
-            assert isinstance(listed, list)
-            listed.append({**sample.labels, "value": sample.value})
-        return shown
-
-    def _samples(self) -> Iterator[Sample]:
-        for source in self._sources:
-            yield from (sample for sample in source() if sample.value is not None)
-
-    def _collect_sources(self) -> Iterator[Metric]:
-        """Samples of one name gathered into one metric, whatever order the sources gave them in."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        gathered: dict[str, Any] = {}
-        for sample in self._samples():
-            metric = gathered.get(sample.name)
-            if metric is None:
-                make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
-                metric = gathered[sample.name] = make(sample.name, sample.text, labels=tuple(sample.labels))
-            metric.add_metric(tuple(sample.labels.values()), sample.value)
-        yield from gathered.values()
+    def _link_samples(self) -> Iterator[Sample]:
+        yield Sample("counter", "edged_link_connects", "Connections to the plant's broker", {}, self.connects)
+        for code, n in self.disconnects.items():
+            yield Sample("counter", "edged_link_disconnects", "Connections lost, by cause", {"code": code}, n)
+        for kind, n in self.gaps.items():
+            yield Sample("counter", "edged_gaps", "Reported gaps", {"kind": kind}, n)
+        for kind, n in self.missing.items():
+            yield Sample("counter", "edged_gap_events", "Events known to be missing", {"kind": kind}, n)
 
 
-def _cumulative(histogram: Histogram, scale: float) -> list[tuple[str, float]]:
-    """Buckets as Prometheus wants them: each with all below it, the last one named +Inf."""
-    running = 0
-    shown: list[tuple[str, float]] = []
-    for bound, inside in zip(histogram.bounds, histogram.buckets, strict=False):
-        running += inside
-        shown.append((f"{bound * scale:.6g}", running))
-    shown.append(("+Inf", histogram.count))
-    return shown
-
-
-def _quantiles(histogram: Histogram, scale: float) -> dict[str, float | int | None]:
-    quantiles = {"p50": histogram.quantile(0.50), "p95": histogram.quantile(0.95), "p99": histogram.quantile(0.99)}
-    return {
-        "count": histogram.count,
-        **{name: None if value is None else round(value * scale, 9) for name, value in quantiles.items()},
-    }
-
-
-def _shown(labels: tuple[str, ...], values: Mapping[tuple[str, ...], object]) -> object:
-    """A bare value where there are no labels, else a list of objects that carry them."""
-    if not labels:
-        return values.get(())
-    return [{**dict(zip(labels, key, strict=True)), "value": value} for key, value in values.items()]
+def _quantiles_ms(histogram: Histogram) -> dict[str, float | int | None]:
+    return quantiles(histogram, 1e-3)
