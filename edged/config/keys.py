@@ -47,6 +47,7 @@ class Key:
     max_chars: int | None = None
     min_items: int | None = None
     max_items: int | None = None
+    is_file: bool = False  # a path, relative to the folder of the file that says it
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         schema = handler(source)
@@ -86,7 +87,11 @@ class Key:
 
 
 class KeyInfo(NamedTuple):
-    """One key as people see it. `table` is set when the value is a table (or a list of tables) of its own."""
+    """One key as people see it.
+
+    table: set when the value is a table (or a list or a mapping of tables) of its own. many: a list or a mapping.
+    choice: a plain value is possible as well as a table. words: the words allowed. default: None when required.
+    """
 
     name: str
     key: Key
@@ -96,6 +101,7 @@ class KeyInfo(NamedTuple):
     default: str | None
     table: type | None
     many: bool
+    choice: bool
     words: tuple[str, ...]
 
 
@@ -134,6 +140,7 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> KeyInfo:
         default=_default(field),
         table=_table(bare),
         many=_is_many(bare),
+        choice=len(_members(bare)) > 1,
         words=words,
     )
 

@@ -188,7 +188,9 @@ class ModelSource:
 
     __pydantic_config__: ClassVar = STRICT_TABLE
 
-    path: Annotated[str | None, Key("A model file without signature; needs [security] allow_unsigned = true.")] = None
+    path: Annotated[
+        str | None, Key("A model file without signature; needs [security] allow_unsigned = true.", is_file=True)
+    ] = None
     slot: Annotated[
         str | None,
         Key("A signed model slot: {state_dir}/models/{slot}/.", pattern=NAME_PATTERN, why="it becomes a folder name"),

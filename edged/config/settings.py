@@ -24,7 +24,7 @@ class Gateway:
     hardware_class: Annotated[
         str, Key("Kind of box: configs/classes/<name>.toml.", pattern=NAME_PATTERN, why="it becomes a file name")
     ] = "cpu"
-    state_dir: Annotated[str, Key("Folder of the store, the models and the identity.")] = "/var/lib/edged"
+    state_dir: Annotated[str, Key("Folder of the store, the models and the identity.", is_file=True)] = "/var/lib/edged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,11 @@ class Broker:
     __pydantic_config__: ClassVar = STRICT_TABLE
 
     url: Annotated[str, Key("mqtt://host:port, or mqtts:// for TLS; ports default to 1883 and 8883.")]
-    ca_file: Annotated[str | None, Key("Certificates (PEM) that the broker's is checked against.")] = None
-    cert_file: Annotated[str | None, Key("Our certificate (PEM) for mutual TLS.")] = None
-    key_file: Annotated[str | None, Key("Private key (PEM) of our certificate.")] = None
+    ca_file: Annotated[str | None, Key("Certificates (PEM) that the broker's is checked against.", is_file=True)] = None
+    cert_file: Annotated[str | None, Key("Our certificate (PEM) for mutual TLS.", is_file=True)] = None
+    key_file: Annotated[str | None, Key("Private key (PEM) of our certificate.", is_file=True)] = None
     username: Annotated[str | None, Key("User name.", max_chars=1024, why="brokers refuse longer ones")] = None
-    password_file: Annotated[str | None, Key("File whose first line is the password.")] = None
+    password_file: Annotated[str | None, Key("File whose first line is the password.", is_file=True)] = None
     password_credential: Annotated[
         str | None,
         Key(
@@ -267,7 +267,10 @@ class Status:
 
     socket: Annotated[
         str,
-        Key("Unix socket of `edged status`; absent: /run/edged/edged.sock as a service, else {state_dir}/edged.sock."),
+        Key(
+            "Unix socket of `edged status`; absent: /run/edged/edged.sock as a service, else {state_dir}/edged.sock.",
+            is_file=True,
+        ),
     ] = ""
     metrics_listen: Annotated[
         str | None, Key("Loopback host:port for Prometheus; absent: only on the Unix socket.")

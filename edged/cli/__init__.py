@@ -1,0 +1,1 @@
+"""The verbs of `edged`, one module each; `main` finds them by name."""

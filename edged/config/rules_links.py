@@ -1,0 +1,177 @@
+"""What the types cannot say about brokers, the status socket, limits and hardware. Pure: values in, findings out."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Iterator, Sequence
+from urllib.parse import SplitResult, urlsplit
+
+from edged.config.problems import Finding
+from edged.config.settings import Broker, Limits, Results, Status, Upstream
+
+# Where each runtime can run. `gpu` of onnxruntime is CUDA; devices of one kind are counted from 0: `gpu:1`.
+RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("cpu", "gpu"),
+    "openvino": ("cpu", "gpu", "npu"),
+    "litert": ("cpu",),
+    "coral": ("usb", "pci"),
+    "tensorrt": ("gpu", "dla"),
+}
+RULES = "rules"  # no model at all: the last resort at the end of a chain
+_SCHEMES = ("mqtt", "mqtts")
+_LONGEST_SOCKET_PATH = 107  # bytes in sockaddr_un less the closing zero
+
+
+def check_broker(broker: Broker) -> Iterator[Finding]:
+    """Address, TLS files and password fit together."""
+    yield from check_url("url", broker.url)
+    files = {"ca_file": broker.ca_file, "cert_file": broker.cert_file, "key_file": broker.key_file}
+    for name, file in files.items():
+        if file and not broker.tls:
+            cure = "write mqtts:// in broker.url, or remove it"
+            yield Finding((name,), "has no effect without TLS", file, cure=cure, uses=("url",))
+    if broker.key_file and not broker.cert_file:
+        cure = "name the certificate of this key"
+        yield Finding(("key_file",), "needs cert_file", broker.key_file, cure=cure, uses=("cert_file",))
+    if broker.cert_file and not broker.key_file:
+        cure = "name the private key of this certificate"
+        yield Finding(("cert_file",), "needs key_file", broker.cert_file, cure=cure, uses=("key_file",))
+    if broker.password_file and broker.password_credential:
+        cure = "keep one of password_file and password_credential"
+        yield Finding(("password_credential",), "is a second password", cure=cure, uses=("password_file",))
+    for name in ("password_file", "password_credential"):
+        if getattr(broker, name) and not broker.username:
+            cure = "add username: MQTT 3.1.1 has no password without a user name"
+            yield Finding((name,), "needs username", cure=cure, uses=("username",))
+    if "\0" in broker.client_id + (broker.username or ""):
+        yield Finding(("client_id",), "contains a zero character", cure="MQTT texts must not contain U+0000")
+
+
+def check_upstream(upstream: Upstream) -> Iterator[Finding]:
+    """The hub's address; and that this version does not use it yet is said aloud."""
+    yield from check_url("url", upstream.url)
+    cure = "results stay available on the plant's broker"
+    yield Finding((), "is not used by this version: nothing is sent upstream yet", cure=cure, note=True)
+
+
+def check_results(results: Results) -> Iterator[Finding]:
+    """At least one form of results that this version can publish."""
+    if results.sparkplug:
+        cure = "set results.sparkplug = false"
+        yield Finding(("sparkplug",), "is reserved, but not built in yet", True, allowed="false", cure=cure)
+    if not results.json:
+        cure = "set results.json = true"
+        yield Finding(("json",), "switches off the only form of results", False, allowed="true", cure=cure)
+
+
+def check_url(name: str, url: str) -> Iterator[Finding]:
+    """An MQTT address: scheme, host, optional port, and nothing else."""
+    allowed = "mqtt://host[:port] or mqtts://host[:port]"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        yield Finding((name,), f"is not an address: {error}", url, allowed=allowed)
+        return
+    if parts.username is not None or parts.password is not None:
+        shown = f"{parts.scheme}://…@{parts.hostname}"
+        cure = "use username with password_file or password_credential"
+        yield Finding((name,), "carries a user or a secret", shown, allowed=allowed, cure=cure)
+    elif parts.scheme not in _SCHEMES:
+        near = difflib.get_close_matches(parts.scheme, _SCHEMES, n=1)
+        yield Finding((name,), "has an unknown scheme", url, allowed=allowed, nearest=near[0] if near else "")
+    elif not _is_host(parts.hostname or "") or port == 0:
+        yield Finding((name,), "names no usable host and port", url, allowed=allowed)
+    elif _has_more(parts):
+        cure = "write only scheme, host and port; topics stand elsewhere"
+        yield Finding((name,), "has a path or a query", url, allowed=allowed, cure=cure)
+
+
+def _has_more(parts: SplitResult) -> bool:
+    return parts.path not in {"", "/"} or bool(parts.query or parts.fragment)
+
+
+def _is_host(host: str) -> bool:
+    """True for something that a resolver can be asked for."""
+    return 0 < len(host) <= 253 and not any(char.isspace() or ord(char) < 33 for char in host)
+
+
+def check_socket(socket: str) -> Iterator[Finding]:
+    """The path fits into a socket address."""
+    if len(socket.encode()) > _LONGEST_SOCKET_PATH:
+        allowed = f"up to {_LONGEST_SOCKET_PATH} bytes"
+        cure = "set status.socket to a shorter path"
+        yield Finding(("socket",), "is too long for a Unix socket", socket, allowed=allowed, cure=cure)
+
+
+def check_status(status: Status) -> Iterator[Finding]:
+    """Metrics stay on this machine."""
+    if status.metrics_listen is not None and not _is_loopback(status.metrics_listen):
+        yield Finding(
+            ("metrics_listen",),
+            "is not a loopback address",
+            status.metrics_listen,
+            allowed="127.0.0.1:port, [::1]:port or localhost:port",
+            cure="metrics have no password: put a proxy in front for other machines",
+        )
+
+
+def _is_loopback(listen: str) -> bool:
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname or "", parts.port
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+    return local and port is not None and port > 0 and parts.username is None and not parts.path
+
+
+def check_limits(limits: Limits) -> Iterator[Finding]:
+    """Limits that contradict each other."""
+    if limits.device_offline_s <= limits.device_stale_s:
+        yield Finding(
+            ("device_offline_s",),
+            "must be longer than device_stale_s",
+            limits.device_offline_s,
+            allowed=f"above {limits.device_stale_s} s",
+            unit="s",
+            uses=("device_stale_s",),
+        )
+
+
+def check_memory(limits: Limits, broker: Broker) -> Iterator[Finding]:
+    """One allowed payload fits into what may wait in memory; otherwise it could never be read."""
+    if limits.max_payload_bytes > broker.max_unacked_bytes:
+        yield Finding(
+            ("max_payload_bytes",),
+            "is more than may wait in memory",
+            limits.max_payload_bytes,
+            allowed=f"up to broker.max_unacked_bytes, {broker.max_unacked_bytes} bytes",
+            unit="bytes",
+            cure="raise broker.max_unacked_bytes or lower this",
+        )
+
+
+def check_chain(chain: Sequence[str]) -> Iterator[Finding]:
+    """Each entry is a runtime that exists on a device it can use; `rules` is last; none twice."""
+    allowed = ", ".join(f"{name}:{'|'.join(devices)}" for name, devices in RUNTIME_DEVICES.items()) + f", {RULES}"
+    for index, entry in enumerate(chain):
+        runtime, _, device = entry.partition(":")
+        where = ("chain", index)
+        if entry in chain[:index]:
+            yield Finding(where, "stands there twice", entry, cure="a runtime that failed is not tried again at once")
+        elif entry == RULES:
+            if index != len(chain) - 1:
+                yield Finding(where, "ends the chain", entry, cure=f'write "{RULES}" last: it never fails')
+        elif runtime not in RUNTIME_DEVICES:
+            near = difflib.get_close_matches(runtime, [*RUNTIME_DEVICES, RULES], n=1)
+            yield Finding(where, "is no known runtime", entry, allowed=allowed, nearest=near[0] if near else "")
+        elif not _is_device(device, RUNTIME_DEVICES[runtime]):
+            devices = " or ".join(f"{runtime}:{kind}" for kind in RUNTIME_DEVICES[runtime])
+            yield Finding(where, "names no device of this runtime", entry, allowed=f"{devices}, several as :0, :1")
+
+
+def _is_device(device: str, kinds: Sequence[str]) -> bool:
+    kind, colon, number = device.partition(":")
+    return kind in kinds and (not colon or (number.isascii() and number.isdigit() and len(number) <= 2))

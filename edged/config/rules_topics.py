@@ -1,0 +1,91 @@
+"""Topic filters and device templates. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from edged.config.problems import Finding
+
+ROOT_LEVELS = ("edged", "v1")  # everything we publish lies below; reading it back would be a loop
+MAX_FILTER_BYTES = 65_535  # the length of an MQTT string has 16 bits
+
+_REFERENCE = re.compile(r"\{([^{}]*)\}")
+_TOPIC = re.compile(r"topic\[(-?\d{1,4})\]")
+_PAYLOAD = re.compile(r"payload\.[^\s.{}]+(\.[^\s.{}]+)*")
+_TEMPLATE_ALLOWED = "text with {topic[N]} (levels counted from 0, or from the end as -1) and {payload.path}"
+
+
+def check_topics(topics: Sequence[str]) -> Iterator[Finding]:
+    """Every filter is one that MQTT allows, and none reads what we write."""
+    for index, topic in enumerate(topics):
+        where = ("topics", index)
+        if fault := filter_fault(topic):
+            yield Finding(where, fault, topic, allowed="an MQTT topic filter such as plant/+/pump/#")
+        elif topic in topics[:index]:
+            yield Finding(where, "stands there twice", topic, cure="remove one")
+        elif meets_root(topic):
+            cure = 'name your own topics, for example "plant/#"'
+            message = "would read back what the gateway publishes"
+            yield Finding(where, message, topic, allowed="nothing below edged/v1/", cure=cure)
+
+
+def filter_fault(topic: str) -> str:
+    """Why MQTT refuses the filter; "" when it does not."""
+    if not topic:
+        return "is empty"
+    if "\0" in topic or len(topic.encode()) > MAX_FILTER_BYTES:
+        return "is too long or contains a zero character"
+    levels = topic.split("/")
+    if levels[0] == "$share":
+        return "is a shared subscription, which would split one device's events over several gateways"
+    for index, level in enumerate(levels):
+        if "#" in level and (level != "#" or index != len(levels) - 1):
+            return "has a # that is not alone at the end"
+        if "+" in level and level != "+":
+            return "has a + that shares its level with text"
+    return ""
+
+
+def meets_root(topic: str) -> bool:
+    """True when the filter matches some topic below edged/v1/."""
+    levels = topic.split("/")
+    for index, ours in enumerate(ROOT_LEVELS):
+        if index == len(levels):
+            return False
+        if levels[index] == "#":
+            return True
+        if levels[index] not in {"+", ours}:
+            return False
+    return len(levels) > len(ROOT_LEVELS)
+
+
+def check_device(template: str, topics: Sequence[str]) -> Iterator[Finding]:
+    """The template is well formed and refers only to levels that every topic of every filter has."""
+    where = ("device",)
+    if not template or re.search(r"[{}+#/\x00]", _REFERENCE.sub("", template)):
+        cure = "the name becomes one topic level: no / + # and no stray brace"
+        yield Finding(where, "is not a device template", template, allowed=_TEMPLATE_ALLOWED, cure=cure)
+        return
+    for reference in _REFERENCE.findall(template):
+        if match := _TOPIC.fullmatch(reference):
+            yield from _check_level(template, int(match[1]), topics)
+        elif not _PAYLOAD.fullmatch(reference):
+            yield Finding(
+                where, f"refers to {{{reference}}}, which does not exist", template, allowed=_TEMPLATE_ALLOWED
+            )
+
+
+def _check_level(template: str, level: int, topics: Sequence[str]) -> Iterator[Finding]:
+    for topic in topics:
+        levels = topic.split("/")
+        sure = len(levels) - (levels[-1] == "#")  # `a/#` matches `a`: the level of # may be absent
+        if not -sure <= level < sure:
+            yield Finding(
+                ("device",),
+                f"refers to level {level}, which topics of {topic} need not have",
+                template,
+                allowed=f"{{topic[0]}} to {{topic[{sure - 1}]}}" if sure else "no {topic[N]} with this filter",
+                cure="name a level before the #, or use {payload.path}",
+            )
+            return
