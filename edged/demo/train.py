@@ -212,12 +212,12 @@ def _model_bytes(graph: GraphProto) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def main() -> None:
-    """Learn, measure on pumps that were not learnt from, write the files."""
+def main(folder: Path = MODELS) -> None:
+    """Learn and write the files; tests/unit/demo/test_train.py measures them on pumps that were not learnt from."""
     network, detector = fit()
-    MODELS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for name, content in (("condition", condition_onnx(network)), ("anomaly", anomaly_onnx(detector))):
-        path = MODELS / f"{name}.onnx"
+        path = folder / f"{name}.onnx"
         path.write_bytes(content)
         sys.stdout.write(f"{path}: {len(content)} bytes\n")
 

@@ -119,19 +119,21 @@ def _owed(tally: Tally) -> Text:
 
 
 def ledger_line(ledger: Mapping[str, Any]) -> str:
-    """The numbers of the ledger, nested names joined: "received 12 stored 12"."""
-    return "  ".join(f"{name} {value}" for name, value in flatten(ledger).items())
+    """The two equations of the ledger, summed over its streams."""
+    inputs, results = _summed(ledger.get("inputs")), _summed(ledger.get("results"))
+    right = " + ".join(f"{name} {inputs.get(name, 0)}" for name in ("stored", "refused", "shed", "duplicates"))
+    out = ", ".join(f"{name} {value}" for name, value in results.items())
+    books = "" if ledger.get("balanced", True) else "   THE BOOKS DO NOT BALANCE"
+    return f"received {inputs.get('received', 0)} = {right}; results: {out}{books}"
 
 
-def flatten(terms: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Only the numbers of nested mappings, by joined name."""
-    flat: dict[str, float] = {}
-    for name, value in terms.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[f"{prefix}{name}"] = value
-    return flat
+def _summed(streams: object) -> dict[str, int]:
+    """Term by term over all streams; a term given by reason counts as its sum."""
+    total: dict[str, int] = {}
+    for terms in streams.values() if isinstance(streams, Mapping) else ():
+        for name, value in terms.items():
+            total[name] = total.get(name, 0) + (sum(value.values()) if isinstance(value, Mapping) else value)
+    return total
 
 
 def _chaos(screen: Screen) -> RenderableType:
