@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from edged.errors import ModelError
+from edged.infer.onnx_file import has_external_data
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = "edged.model/1"
@@ -117,6 +118,12 @@ def sniff_format(path: Path, data: bytes) -> str:
         raise ModelError("wrong_format", f"Refusing to load {path}: expected {declared}, the bytes are {found}")
     if declared == "tflite" and found != "tflite":
         raise ModelError("corrupt", f"Refusing to load {path}: expected the identifier TFL3 at byte 4")
+    if declared == "onnx" and has_external_data(data):
+        raise ModelError(
+            "outside_bundle",
+            f"Refusing to load {path}: it keeps weights in another file, which its digest does not cover",
+            hint="save the model with its weights inside (onnx.save_model(..., save_as_external_data=False))",
+        )
     return declared
 
 
