@@ -12,7 +12,7 @@ Severity = Literal["low", "medium", "high", "critical"]
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """y = (x · scale + offset − mean) / std, each given once for all or once per column; empty: not applied."""
+    """y = (x · scale + offset − mean) / std; each given once for all fields or once per field, empty: not applied."""
 
     scale: tuple[float, ...] = ()
     offset: tuple[float, ...] = ()
@@ -28,10 +28,11 @@ class InputSpec:
     window, stride: events per window and between windows; 1 and 1: every event on its own.
     max_gap_ms: a longer silence starts the window anew. lateness_ms: how far behind the newest event one may come.
     resample_ms: grid of the window (linear between events); 0: events as they come.
-    scaling: of the columns the model sees: the features if there are any, else the fields.
-    features: names out of `edged.pipeline.features.FEATURES`, computed per field over the window or waveform.
-    fft_bins: bands of the feature `fft`; 0: every line of the spectrum. sample_rate_hz: names their edges.
-    layout: axes of the model input, such as `batch,fields,window` or `batch,1,28,28`; None: as the contract says.
+    scaling: of each field, before everything else.
+    features: names out of `edged.pipeline.features.FEATURES`, of each field over its window or waveform; they replace
+    the samples. fft_bins: bands of the feature `fft`. sample_rate_hz: of a waveform; names the bands.
+    layout: axes of the model input, such as `batch,fields,window` or `batch,1,28,28`; None: (batch, fields) of single
+    events, features and waveforms, else (batch, window, fields).
     inputs: model input → the fields it gets, for models with several; empty: all fields to the only input.
     """
 
