@@ -2,7 +2,7 @@
 
 All methods belong to the loop's thread; the worker gets one job at a time and answers through `post`
 (`loop.call_soon_threadsafe`). A call that runs too long cannot be cancelled: its thread is left behind, a fresh session
-starts in a fresh thread. Only so many threads may be left behind; then only a restart helps, and every job is told so.
+starts in a fresh thread. Only so many threads may be left behind; then every job is told that a restart is needed.
 """
 
 from __future__ import annotations
@@ -178,6 +178,10 @@ class Lane:
                 ),
             )
             return
+        self._renew()
+
+    def _renew(self) -> None:
+        """A fresh thread, which begins by loading a fresh session."""
         self._generation += 1
         self._busy_since_ns = self.clock.mono_ns()
         self._busy_limit_s = self.limits.load_after_s
@@ -192,7 +196,8 @@ class Lane:
 
     def _loaded(self, worker: _Worker, error: ModelError | None) -> None:
         if worker.abandoned:
-            self._left_behind.discard(worker)
+            if error is not None:  # else the thread goes on to close its model
+                self._ended(worker)
             return
         self._busy_since_ns = None
         if error is not None:
@@ -207,7 +212,11 @@ class Lane:
         self._next()
 
     def _ended(self, worker: _Worker) -> None:
+        """A thread has finished; a stuck lane serves again once few enough are left behind."""
         self._left_behind.discard(worker)
+        if self._state == "stuck" and len(self._left_behind) <= self.limits.abandoned_count:
+            self._state, self._refusal = "serving", None
+            self._renew()
 
 
 def _report(post: Callable[..., object], callback: Callable[..., None], *args: object) -> None:

@@ -13,8 +13,8 @@ _SECTIONS = ("link", "store", "outbox", "host")
 def status_samples(status: Mapping[str, object]) -> Iterator[Sample]:
     """Mode, reasons, ledger, devices, pipelines and every plain number of the sections, as gauges and counters."""
     mode = status.get("mode")
-    for name in MODES:
-        yield _gauge("edged_mode", "1 for the mode that holds", float(name == mode), mode=name)
+    for each in MODES:
+        yield _gauge("edged_mode", "1 for the mode that holds", float(each == mode), mode=each)
     for reason in _mappings(status.get("reasons")):
         code, subject = str(reason.get("code", "")), str(reason.get("subject", ""))
         yield _gauge("edged_reason", "1 for a reason that holds", 1.0, code=code, subject=subject)
