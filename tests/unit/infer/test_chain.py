@@ -1,0 +1,180 @@
+"""The first runtime that can serve serves; a bad model is an answer, never an exception."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edged.errors import InferenceError, ModelError
+from edged.infer.chain import ChainSpec, load_chain
+from edged.infer.registry import BUILT_IN, LoadOptions, find_loader
+from edged.infer.runtimes.rules import Rule
+from edged.messages import TensorSpec
+from edged.ops.clock import SystemClock
+from tests.doubles.clock import FakeClock
+from tests.doubles.runtime import StandInModel, loaders
+from tests.unit.infer.models import sum_model
+
+RULES = (Rule("hot", column=1, above=80.0),)
+CHAIN = ("good:cpu", "spare:cpu", "rules")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ChainSpec:
+    return ChainSpec("pump", sum_model(tmp_path / "m.onnx"), CHAIN, allow_unsigned=True)
+
+
+def test_the_first_runtime_serves_when_nothing_is_wrong(spec: ChainSpec) -> None:
+    model = StandInModel()
+    serving = load_chain(spec, FakeClock(), find=loaders(good=model))
+    assert (serving.model, serving.rung, serving.skipped, serving.reason) == (model, "good:cpu", (), None)
+    assert serving.detail == ""
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (ModelError("unsupported", "old opset"), "unsupported"),
+        (ZeroDivisionError("a plug-in's bug"), "load_failed"),
+        (StandInModel(script=[InferenceError("infer_failed", "scripted")]), "warmup_failed"),
+        (StandInModel(script=[lambda batch: {"y": np.array([np.nan])}]), "not_finite"),
+        (StandInModel(inputs=(TensorSpec("x", "float32", ()),)), "incompatible"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_runtime_that_fails_is_skipped_with_its_reason_and_the_next_serves(
+    spec: ChainSpec, bad: StandInModel | Exception, code: str
+) -> None:
+    spare = StandInModel()
+    serving = load_chain(spec, FakeClock(), find=loaders(good=bad, spare=spare))
+    assert (serving.model, serving.rung, serving.reason) == (spare, "spare:cpu", "fallback_runtime")
+    assert [(skipped.rung, skipped.code) for skipped in serving.skipped] == [("good:cpu", code)]
+    assert code in serving.detail
+    if isinstance(bad, StandInModel):
+        assert bad.closed.is_set(), "a model that does not serve must not keep its memory"
+
+
+def test_rules_answer_when_no_runtime_can(spec: ChainSpec) -> None:
+    serving = load_chain(spec._replace(rules=RULES), FakeClock(), find=loaders())
+    assert serving.model is not None
+    assert (serving.rung, serving.reason, serving.model.info.runtime) == ("rules", "rules_serving", "rules")
+    assert [skipped.code for skipped in serving.skipped] == ["runtime_unknown", "runtime_unknown"]
+
+
+def test_without_runtime_and_rules_nothing_serves_and_every_reason_is_told(spec: ChainSpec) -> None:
+    serving = load_chain(spec, FakeClock(), find=loaders())
+    assert (serving.model, serving.rung, serving.reason, serving.reload) == (None, "", "model_unusable", None)
+    assert [skipped.code for skipped in serving.skipped] == ["runtime_unknown", "runtime_unknown", "no_rules"]
+
+
+def test_a_missing_model_file_is_the_reason_of_every_runtime(spec: ChainSpec, tmp_path: Path) -> None:
+    gone = spec._replace(location=tmp_path / "gone.onnx", rules=RULES)
+    serving = load_chain(gone, FakeClock(), find=loaders(good=StandInModel()))
+    assert [skipped.code for skipped in serving.skipped] == ["missing", "missing"]
+    assert serving.reason == "rules_serving"
+
+
+def test_rules_as_the_first_choice_are_no_fallback(spec: ChainSpec, tmp_path: Path) -> None:
+    chosen = spec._replace(chain=("rules",), rules=RULES, location=tmp_path / "none.onnx")
+    serving = load_chain(chosen, FakeClock())
+    assert (serving.rung, serving.reason) == ("rules", None)
+    assert serving.reload is not None
+    assert serving.reload().info.runtime == "rules"
+
+
+def test_the_real_runtime_serves_and_can_be_loaded_anew_for_a_lane(spec: ChainSpec) -> None:
+    serving = load_chain(spec._replace(chain=("openvino:cpu", "onnxruntime:cpu"), version="7"), SystemClock())
+    assert serving.rung == "onnxruntime:cpu"
+    assert [skipped.code for skipped in serving.skipped] == ["runtime_unknown"]
+    assert serving.reload is not None
+    assert serving.model is not None
+    again = serving.reload()
+    assert again is not serving.model
+    assert again.info == serving.model.info
+    assert again.info.version == "7"
+    assert serving.cost.batch_us(32) > 0
+
+
+def test_a_bundle_whose_golden_vectors_disagree_does_not_serve(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    sum_model(folder / "m.onnx")
+    x = np.ones((2, 4), np.float32)
+    entries: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {"in.x": x, "out.y": x.sum(axis=1) + 1}
+    np.savez(folder / "golden.npz", **arrays)
+    for name, role in (("m.onnx", "model"), ("golden.npz", "golden")):
+        data = (folder / name).read_bytes()
+        entries.append({"path": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "role": role})
+    manifest: dict[str, Any] = {"v": "edged.model/1", "model_id": "sum", "version": "1", "files": entries}
+    manifest["golden"] = {"file": "golden.npz", "tolerance": 1e-5}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    serving = load_chain(ChainSpec("p", folder, ("onnxruntime:cpu",), allow_unsigned=True), SystemClock())
+    assert [skipped.code for skipped in serving.skipped] == ["golden_mismatch"]
+
+
+def test_a_signed_slot_is_not_loaded_as_long_as_nobody_checks_signatures(spec: ChainSpec) -> None:
+    serving = load_chain(spec._replace(allow_unsigned=False), FakeClock(), find=loaders(good=StandInModel()))
+    assert {skipped.code for skipped in serving.skipped} == {"unsigned", "no_rules"}
+
+
+# --- registry ---
+
+
+def test_every_built_in_runtime_can_be_found() -> None:
+    assert all(callable(find_loader(name)) for name in BUILT_IN)
+
+
+def test_a_runtime_nobody_knows_is_named() -> None:
+    with pytest.raises(ModelError) as caught:
+        find_loader("abacus")
+    assert caught.value.code == "runtime_unknown"
+    assert "abacus" in str(caught.value)
+
+
+def _run(code: str, folder: Path) -> str:
+    """Output of Python code in a process of its own, with `folder` first on its path."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.strip()
+
+
+def test_naming_no_runtime_imports_none(tmp_path: Path) -> None:
+    code = "import sys, edged.infer.chain; print([m for m in sys.modules if m.startswith('onnxruntime')])"
+    assert _run(code, tmp_path) == "[]"
+
+
+def test_a_runtime_whose_package_does_not_import_is_unavailable_with_its_cure(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libstdc++ is too old')\n")
+    code = (
+        "from edged.infer.registry import find_loader\n"
+        "from edged.errors import ModelError\n"
+        "try: find_loader('onnxruntime')\n"
+        "except ModelError as e: print(e.code, '|', e)\n"
+    )
+    said = _run(code, tmp_path)
+    assert said.startswith("runtime_unavailable |")
+    assert "libstdc++ is too old" in said
+    assert "pip install 'edged[cpu]'" in said
+
+
+def test_a_runtime_of_another_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "abacus.py").write_text("def load(model, device, options): return ('abacus', device)\n")
+    info = tmp_path / "abacus-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[edged.runtimes]\nabacus = abacus:load\n")
+    code = "from edged.infer.registry import *; print(find_loader('abacus')(None, 'beads', LoadOptions()))"
+    assert _run(code, tmp_path) == "('abacus', 'beads')"
+
+
+def test_load_options_default_to_one_thread() -> None:
+    assert LoadOptions().threads == 1
