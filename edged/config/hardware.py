@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from edged.config.keys import NAME_PATTERN, STRICT_TABLE, Key
+from edged.config.keys import STRICT_TABLE, Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class HardwareLimits:
         int, Key("Most memory that all models and windows may take.", why="the rest belongs to the system", gt=0)
     ] = 1_000_000_000
     p99_ms: Annotated[
-        float, Key("Slowest acceptable call of a model (99 of 100 are faster).", why="a duration", gt=0)
+        float, Key("Slowest acceptable call of a model (99 of 100 are faster).", why="no call takes no time", gt=0)
     ] = 1000.0
 
 
@@ -48,7 +48,8 @@ class Lanes:
         ),
     ] = 20
     max_lanes: Annotated[
-        int, Key("Most lanes at once; further slow models share them.", why="each is a thread", ge=1, le=64)
+        int,
+        Key("Most lanes at once; further slow models share them.", why="each is a thread", unit="lanes", ge=1, le=64),
     ] = 4
 
 
@@ -58,11 +59,11 @@ class Envelope:
 
     __pydantic_config__: ClassVar = STRICT_TABLE
 
-    events_per_s: Annotated[float, Key("Sustained events per second.", why="a rate", gt=0)] = 1000.0
-    resident_bytes: Annotated[int, Key("Resident memory of the daemon.", why="an amount", gt=0)] = 500_000_000
-    temperature_max_c: Annotated[float, Key("Hottest point before the box throttles.", why="silicon", gt=0, le=150)] = (
-        95.0
-    )
+    events_per_s: Annotated[float, Key("Sustained events per second.", why="a rate of 0 is no envelope", gt=0)] = 1000.0
+    resident_bytes: Annotated[int, Key("Resident memory of the daemon.", why="no process has none", gt=0)] = 500_000_000
+    temperature_max_c: Annotated[
+        float, Key("Hottest point before the box throttles.", why="silicon dies above", gt=0, le=150)
+    ] = 95.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,3 @@ class HardwareClass:
     limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
     lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
     envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()
-
-
-CLASS_NAME_PATTERN = NAME_PATTERN

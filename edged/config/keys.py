@@ -42,7 +42,6 @@ class Key:
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
-    lt: float | None = None
     pattern: str = ""
     max_chars: int | None = None
     min_items: int | None = None
@@ -57,9 +56,9 @@ class Key:
     def _bound(self, schema: dict[str, Any]) -> None:
         match schema["type"]:
             case "int" | "float":
-                schema.update(self._given("ge", "gt", "le", "lt"))
+                schema.update(self._given("ge", "gt", "le"))
             case "str":
-                schema.update(self._given("pattern"))
+                schema.update({"min_length": 1, **self._given("pattern")})  # an empty text never means anything
                 if self.max_chars is not None:
                     schema["max_length"] = self.max_chars
             case "tuple" | "dict":
@@ -78,7 +77,7 @@ class Key:
                 pass  # a table or a choice of words has no bounds of its own
 
     def _given(self, *names: str) -> dict[str, Any]:
-        return {name: value for name in names if (value := getattr(self, name)) not in {None, ""}}
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, "")}
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         described = handler(schema)
@@ -210,9 +209,14 @@ def allowed_text(key: Key, hint: Any, unit: str) -> str:
 
 
 def _range_text(key: Key) -> str:
-    low = f"from {key.ge}" if key.ge is not None else f"above {key.gt}" if key.gt is not None else ""
-    high = f"to {key.le}" if key.le is not None else f"below {key.lt}" if key.lt is not None else ""
-    return f"{low} {high}".strip()
+    low = (
+        f"from {toml_text(key.ge)}"
+        if key.ge is not None
+        else f"above {toml_text(key.gt)}"
+        if key.gt is not None
+        else ""
+    )
+    return f"{low} to {toml_text(key.le)}" if key.le is not None else low
 
 
 def _default(field: dataclasses.Field[Any]) -> str | None:

@@ -26,7 +26,7 @@ class Scaling:
     offset: Annotated[float | None, Key("Summand of x*scale + offset, in the scaled unit; 0 when absent.")] = None
     mean: Annotated[float | None, Key("Mean of (x - mean) / std, as the model was trained; 0 when absent.")] = None
     std: Annotated[
-        float | None, Key("Standard deviation of (x - mean) / std; 1 when absent.", why="it divides", gt=0)
+        float | None, Key("Standard deviation of (x - mean) / std; 1 when absent.", why="it is a divisor", gt=0)
     ] = None
 
     @property
@@ -99,14 +99,24 @@ class Input:
         Literal["queue", "latest"],
         Key("queue: every event counts. latest: the newest frame wins, the others are counted as skipped."),
     ] = "queue"
-    ts: Annotated[FieldPath, Key("Path of the event time.", max_chars=256, why="a path, not a text")] = "ts"
+    ts: Annotated[FieldPath, Key("Path of the event time.", max_chars=256, why="the name of a field, not a text")] = (
+        "ts"
+    )
     seq: Annotated[
         FieldPath,
-        Key("Path of the sensor's sequence number; with it gaps are found.", max_chars=256, why="a path, not a text"),
+        Key(
+            "Path of the sensor's sequence number; with it gaps are found.",
+            max_chars=256,
+            why="the name of a field, not a text",
+        ),
     ] = "seq"
     boot: Annotated[
         FieldPath,
-        Key("Path of the sensor's boot id; a new one restarts its numbers.", max_chars=256, why="a path, not a text"),
+        Key(
+            "Path of the sensor's boot id; a new one restarts its numbers.",
+            max_chars=256,
+            why="the name of a field, not a text",
+        ),
     ] = "boot"
     ts_unit: Annotated[
         Literal["iso", "s", "ms", "us", "ns"] | None,
@@ -258,7 +268,9 @@ class Calibration:
             le=100_000,
         ),
     ]
-    quantile: Annotated[float, Key("Quantile of the learnt scores.", why="a quantile is a share", gt=0, le=1)] = 0.995
+    quantile: Annotated[
+        float, Key("Quantile of the learnt scores.", why="a quantile is a share of all scores", gt=0, le=1)
+    ] = 0.995
     factor: Annotated[
         float, Key("Margin: the threshold is the quantile times this.", why="a threshold must stay positive", gt=0)
     ] = 1.0
@@ -271,7 +283,8 @@ class Alarm:
     __pydantic_config__: ClassVar = STRICT_TABLE
 
     label: Annotated[
-        str | None, Key("Classification: the label that raises the alarm.", max_chars=128, why="a label is a word")
+        str | None,
+        Key("Classification: the label that raises the alarm.", max_chars=128, why="it stands in every result"),
     ] = None
     min_score: Annotated[
         float | None,
@@ -315,7 +328,7 @@ class Output:
         Key(
             "Classification and detection: the names of the classes in the order of the model's scores.",
             max_items=10_000,
-            why="a table of names, not a dictionary",
+            why="the names of the largest public classifiers; each stands in results",
             max_chars=128,
         ),
     ] = ()
@@ -325,7 +338,8 @@ class Output:
         Key("Anomaly: a fixed score, or a table to learn it per device from the first events."),
     ] = None
     names: Annotated[
-        tuple[str, ...], Key("Regression: names of the output values in their order.", max_chars=128, why="a name")
+        tuple[str, ...],
+        Key("Regression: names of the output values in their order.", max_chars=128, why="it stands in every result"),
     ] = ()
     score_output: Annotated[
         str | None,

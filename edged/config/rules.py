@@ -24,13 +24,15 @@ def check_rules(raw: Table, mistyped: Sequence[Finding]) -> Iterator[Finding]:
     suspects |= {(*finding.path[:-1], finding.nearest) for finding in mistyped if finding.nearest}
     links, pipelines = {key: value for key, value in raw.items() if key != "pipeline"}, raw.get("pipeline")
     yield from _check_links(links, suspects)
-    security = _Part(Security, links, "security", suspects).value
+    security = _Part(Security, links, "security", suspects)
     names: set[str] = set()
     for index, table in enumerate(pipelines if isinstance(pipelines, list) else ()):
         if isinstance(table, dict):
             inside = {path[2:] for path in suspects if path[:2] == ("pipeline", index)}
-            findings = _check_pipeline(table, inside, security, names)
-            yield from (finding.below("pipeline", index) for finding in findings)
+            trusted = None if security.suspects else security.value
+            for finding in _check_pipeline(table, inside, trusted, names):
+                if finding.path not in inside:
+                    yield finding.below("pipeline", index)
 
 
 def _check_links(raw: Table, suspects: Set[Path]) -> Iterator[Finding]:

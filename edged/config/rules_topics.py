@@ -7,7 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from edged.config.problems import Finding
 
-ROOT_LEVELS = ("edged", "v1")  # everything we publish lies below; reading it back would be a loop
+# What gateways publish: edged/v1/{site}/{gateway}/{one of these}. Reading it back would be a loop.
+ROOT_LEVELS = ("edged", "v1", None, None)
+PUBLISHED = frozenset(
+    "result last alarm state device mode health gap dlq meta cmd rsp sync desired reported event".split()
+)
 MAX_FILTER_BYTES = 65_535  # the length of an MQTT string has 16 bits
 
 _REFERENCE = re.compile(r"\{([^{}]*)\}")
@@ -27,13 +31,11 @@ def check_topics(topics: Sequence[str]) -> Iterator[Finding]:
         elif meets_root(topic):
             cure = 'name your own topics, for example "plant/#"'
             message = "would read back what the gateway publishes"
-            yield Finding(where, message, topic, allowed="nothing below edged/v1/", cure=cure)
+            yield Finding(where, message, topic, allowed="nothing that edged/v1/+/+/# matches", cure=cure)
 
 
 def filter_fault(topic: str) -> str:
     """Why MQTT refuses the filter; "" when it does not."""
-    if not topic:
-        return "is empty"
     if "\0" in topic or len(topic.encode()) > MAX_FILTER_BYTES:
         return "is too long or contains a zero character"
     levels = topic.split("/")
@@ -48,16 +50,14 @@ def filter_fault(topic: str) -> str:
 
 
 def meets_root(topic: str) -> bool:
-    """True when the filter matches some topic below edged/v1/."""
+    """True when the filter matches some topic that a gateway publishes."""
     levels = topic.split("/")
-    for index, ours in enumerate(ROOT_LEVELS):
-        if index == len(levels):
-            return False
-        if levels[index] == "#":
+    for level, ours in zip(levels, ROOT_LEVELS, strict=False):
+        if level == "#":
             return True
-        if levels[index] not in {"+", ours}:
+        if ours is not None and level not in {"+", ours}:
             return False
-    return len(levels) > len(ROOT_LEVELS)
+    return len(levels) > len(ROOT_LEVELS) and levels[len(ROOT_LEVELS)] in PUBLISHED | {"+", "#"}
 
 
 def check_device(template: str, topics: Sequence[str]) -> Iterator[Finding]:

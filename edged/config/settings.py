@@ -44,7 +44,7 @@ class Broker:
         Key(
             "Name of the systemd credential that is the password.",
             pattern=r"^[A-Za-z0-9_.-]{1,255}$",
-            why="a file name",
+            why="it becomes a file name",
         ),
     ] = None
     client_id: Annotated[
