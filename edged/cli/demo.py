@@ -9,20 +9,27 @@ import click
 
 from edged.errors import EdgedError, ExitCode
 
-_EPILOG = "Example: edged demo --seconds 30 --chaos"
 
-
-@click.command("demo", epilog=_EPILOG)
+@click.command("demo")
 @click.option("--seconds", type=click.FloatRange(1.0, 86_400.0), help="End after this time; else with Ctrl-C.")
 @click.option("--chaos", is_flag=True, help="Cut the link, silence it, kill the daemon with -9, and show the recovery.")
 @click.option("--pumps", type=click.IntRange(1, 200), default=6, show_default=True, help="Pumps in the plant.")
 @click.option("--rate", type=click.FloatRange(0.1, 500.0), default=20.0, show_default=True, help="Events/s per pump.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep configuration, store and logs in this new folder.")
-def demo(seconds: float | None, chaos: bool, pumps: int, rate: float, keep: Path | None) -> None:
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep configuration, store and logs in this new folder.",
+)
+def demo(seconds: float | None, chaos: bool, pumps: int, rate: float, keep: Path | None) -> int:
     """Show what the daemon does, with simulated pumps and a broker of its own.
 
-    Exit code 0 means that nothing was lost and nothing came twice. Where stdout is no terminal, the last line is one
-    JSON object.
+    Exit code 0 means that nothing was lost and nothing came twice. Where the output is no terminal, its last line is
+    one JSON object.
+
+    \b
+    Example:
+      edged demo --seconds 30 --chaos
     """
     try:
         from rich.console import Console
@@ -38,9 +45,8 @@ def demo(seconds: float | None, chaos: bool, pumps: int, rate: float, keep: Path
 
     clock = SystemClock()
     console = Console()
+    options = Options(seconds=seconds, chaos=chaos, pumps=pumps, rate_hz=rate, keep=keep)
     with TerminalShow(console, clock) if console.is_terminal else LineShow(sys.stdout, clock) as show:
-        options = Options(seconds=seconds, chaos=chaos, pumps=pumps, rate_hz=rate, keep=keep)
         summary = play(options, clock=clock, daemon=[sys.executable, "-m", "edged"], show=show)
         show.end(summary)
-    if not summary.kept_its_promise:
-        sys.exit(ExitCode.BUG)
+    return ExitCode.OK if summary.kept_its_promise else ExitCode.BUG

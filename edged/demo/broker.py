@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from edged.demo.processes import Child, DemoError
@@ -14,10 +15,10 @@ HOST = "127.0.0.1"
 _START_S = 10.0
 
 
-def find_mosquitto() -> str:
-    """Path of the broker; Debian installs it in /usr/sbin, which is on the path of root only."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
-    found = shutil.which("mosquitto", path=path)
+def find_mosquitto(path: str | None = None, more: Sequence[str] = ("/usr/sbin", "/usr/local/sbin")) -> str:
+    """Where the broker is. `path`: instead of $PATH. `more`: Debian puts it where only root's path leads."""
+    folders = os.pathsep.join((path or os.environ.get("PATH", os.defpath), *more))
+    found = shutil.which("mosquitto", path=folders)
     if found is None:
         raise DemoError(
             "the demo needs the MQTT broker mosquitto; it is neither on the path nor in /usr/sbin",
@@ -52,15 +53,15 @@ def config(port: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start_broker(folder: Path, waiter: Waiter) -> tuple[Child, int]:
+def start_broker(folder: Path, waiter: Waiter, path: str | None = None) -> tuple[Child, int]:
     """Start mosquitto and wait until it accepts; returns it and its port. The caller ends it."""
-    binary = find_mosquitto()
+    binary = find_mosquitto(path)
     port = free_port()
     conf = folder / "mosquitto.conf"
     conf.write_text(config(port), encoding="utf-8")
     child = Child("mosquitto", [binary, "-c", str(conf)], folder / "mosquitto.log")
     child.start()
-    if not waiter.until(lambda: child.ended is not None or _accepts(port), _START_S) or child.ended is not None:
+    if not waiter.until(lambda: child.ended() is not None or _accepts(port), _START_S) or child.ended() is not None:
         child.kill()
         raise DemoError(
             f"mosquitto did not accept connections on {HOST}:{port} within {_START_S:g} s; it said:\n{child.log_tail()}"

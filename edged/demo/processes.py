@@ -49,7 +49,6 @@ class Child:
                 process_group=0,  # a Ctrl-C at the terminal is for the demo alone, which ends things in order
             )
 
-    @property
     def ended(self) -> int | None:
         """Exit status, or None while it runs."""
         return self._process.poll() if self._process is not None else None
@@ -68,7 +67,7 @@ class Child:
                 self._process.wait(within_s)
             except subprocess.TimeoutExpired:
                 self.kill()
-        return self.ended
+        return self.ended()
 
     def log_tail(self) -> str:
         """The last lines it wrote, for an error message."""

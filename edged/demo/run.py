@@ -26,8 +26,6 @@ from edged.demo.waiting import Waiter
 from edged.ports import Clock
 
 SEED = 7
-_ONLINE_S = 30.0  # starting Python, loading a model and opening a store on a slow machine
-_DRAIN_S = 45.0  # the longest sensible wait between two attempts to reconnect, and the work after it
 _LINGER_S = 0.3  # a duplicate would come right behind what it repeats
 
 
@@ -39,6 +37,8 @@ class Options(NamedTuple):
     pumps: int
     rate_hz: float
     keep: Path | None
+    online_s: float = 30.0  # starting Python, loading models and opening a store on a slow machine
+    drain_s: float = 45.0  # a long wait between two attempts to reconnect, and the work after it
 
 
 def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -> Summary:
@@ -64,7 +64,7 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         edged.start()
 
         session = Session(waiter, edged, data, show)
-        session.wait_until_online(_ONLINE_S)
+        session.wait_until_online(options.online_s)
         plant = demo_plant(options.pumps, SEED)
         publisher = Publisher(plant, port=broker_port, rate_hz=options.rate_hz, facts=data, clock=clock)
         publisher.start()
@@ -73,7 +73,7 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
             session.chaos = Chaos(proxy, edged, start_ns=clock.mono_ns(), seconds=options.seconds)
         session.watch()
         publisher.finish()
-        session.drain(publisher.is_alive, _DRAIN_S)
+        session.drain(publisher.is_alive, options.drain_s)
         session.linger(_LINGER_S)
         return session.close()
 

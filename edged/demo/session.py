@@ -90,9 +90,9 @@ class Session:
 
     def _turn(self) -> None:
         self._take()
-        if self._edged.ended is not None:
+        if self._edged.ended() is not None:
             raise DemoError(
-                f"the daemon ended by itself with status {self._edged.ended}; its log ends with:\n"
+                f"the daemon ended by itself with status {self._edged.ended()}; its log ends with:\n"
                 f"{self._edged.log_tail()}"
             )
         if self.chaos is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_the_temperature_does_not_depend_on_how_finely_time_is_cut() -> None:
 
 def test_wear_and_stiction_only_grow_until_the_fitter_comes(lived: tuple[list[State], list[np.ndarray]]) -> None:
     states, _ = lived
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         serviced = maintain(before)
 
         assert np.all(after.wear >= serviced.wear)
