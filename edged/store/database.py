@@ -7,16 +7,26 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from edged.errors import StoreCorrupt, StoreError
+from edged.errors import StoreCorrupt, StoreError, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGE_BYTES = 4096
+PAGE_BYTES = 1024  # least bytes written per commit (docs/adr: one row per commit)
 WRITER_CACHE_KIB = 512
 READER_CACHE_KIB = 256
 BUSY_TIMEOUT_MS = 200  # longer waits are reported and retried by the writer, which still hears `close`
+
+# Reading failed because what stands in the file is not what SQLite wrote, or the medium does not give it back.
+DAMAGE_RESULTS = frozenset(
+    (
+        apsw.SQLITE_IOERR_SHORT_READ,
+        apsw.SQLITE_IOERR_READ,
+        apsw.SQLITE_IOERR_CORRUPTFS,
+        apsw.SQLITE_IOERR_DATA,
+    )
+)
 
 
 def connect_writer(path: Path) -> apsw.Connection:
@@ -43,19 +53,36 @@ def connect_reader(path: Path) -> apsw.Connection:
     return connection
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether the file itself is the fault, so that neither waiting nor rights would help."""
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError, StoreCorrupt)):
+        return True
+    return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in DAMAGE_RESULTS
+
+
+def as_own(error: BaseException, attempt: str) -> BaseException:
+    """An error of SQLite as `StoreCorrupt`, `StoreLocked` or `StoreError`; every other error as it is."""
+    if not isinstance(error, apsw.Error):
+        return error
+    if is_damage(error):
+        return StoreCorrupt(f"{attempt}: {error}", hint="restart edged: it sets the file aside and salvages")
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        hint = "another program holds the database: close it, or copy the file and look at the copy"
+        return StoreLocked(f"{attempt}: {error}", hint=hint, retryable=True)
+    return StoreError(f"{attempt}: {error}", hint="check the disk, and the owner and rights of the state directory")
+
+
+@contextmanager
+def own_errors(attempt: str) -> Iterator[None]:
+    """Turn errors of SQLite into our own; see `as_own`."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise as_own(error, attempt) from error
+
+
 def _harden(connection: apsw.Connection) -> None:
     connection.pragma("trusted_schema", False)
     connection.pragma("cell_size_check", True)
     connection.pragma("mmap_size", 0)  # a damaged or truncated file must be an error, not SIGBUS
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-
-
-@contextmanager
-def own_errors(attempt: str) -> Iterator[None]:
-    """Turn errors of SQLite into `StoreError`/`StoreCorrupt` that say what was attempted."""
-    try:
-        yield
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreCorrupt(f"{attempt}: {error}", hint="restart edged: it sets the file aside and salvages") from error
-    except apsw.Error as error:
-        raise StoreError(f"{attempt}: {error}", hint="check the disk and the rights of the state directory") from error

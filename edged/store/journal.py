@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from functools import partial
 from typing import TYPE_CHECKING
 
+import apsw
+
 from edged.errors import BugError
-from edged.ports import Committed
-from edged.store import lookup
-from edged.store.segment import Packer, Segment, counts
+from edged.store import examination, lookup
+from edged.store.commit import Numbers
+from edged.store.segment import counts
+from edged.store.values import COMMIT_US_BOUNDS, StoreStatistics
 from edged.store.writer import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import apsw
-
     from edged.messages import Unit
-    from edged.ports import StoredEvents, StoredNotices, StoredResults
+    from edged.ports import Committed, StoredEvents, StoredNotices, StoredResults
+    from edged.store.commit import RowCommitter
     from edged.store.reader import Reader
     from edged.store.values import Recovered
     from edged.store.writer import Writer
@@ -28,22 +31,71 @@ CLOSE_PATIENCE_S = 5.0
 
 
 class SqliteJournal:
-    """Implements `edged.ports.Journal`."""
+    """Implements `edged.ports.Journal`; made by `open_store`."""
 
-    def __init__(self, recovered: Recovered, writer: Writer, reader: Reader, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        recovered: Recovered,
+        writer: Writer,
+        reader: Reader,
+        committer: RowCommitter,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_closed: Callable[[], None],
+    ) -> None:
         self._epoch = recovered.epoch
+        self._past_epochs = recovered.past_epochs
         self._next_event = recovered.next_event
         self._next_result = recovered.next_result
         self._next_batch = recovered.next_batch
         self._writer = writer
         self._reader = reader
+        self._committer = committer
         self._loop = loop
-        self._packer = Packer()  # used in the writer thread only
+        self._on_closed = on_closed
+        self._closed = False
         self._in_flight = 0
+        self._units = 0
+        self._evicted_events = 0
+        self._evicted_results = 0
+        self._evicted_unsent_results = 0
+        self._commit_us = [0] * (len(COMMIT_US_BOUNDS) + 1)
+        self._commit_us_sum = 0
 
     @property
     def epoch(self) -> str:
         return self._epoch
+
+    def epoch_of_result(self, seq: int) -> str:
+        """The epoch that `seq` was made in: results salvaged from a damaged store keep their identity."""
+        return next((past.epoch for past in self._past_epochs if seq <= past.last_result), self._epoch)
+
+    @property
+    def delivered_upto(self) -> int:
+        """Newest result seq that the broker has: older rows go first and without a tombstone. Set by the engine."""
+        return self._committer.cursors.results
+
+    @delivered_upto.setter
+    def delivered_upto(self, seq: int) -> None:
+        self._committer.cursors.results = seq
+
+    @property
+    def answered_upto(self) -> int:
+        """Newest event seq up to which every event has its result or its counted reason. Set by the engine."""
+        return self._committer.cursors.events
+
+    @answered_upto.setter
+    def answered_upto(self, seq: int) -> None:
+        self._committer.cursors.events = seq
+
+    @property
+    def noticed_upto(self) -> int:
+        """Newest batch whose notices the broker has. Set by the engine."""
+        return self._committer.cursors.notice_batch
+
+    @noticed_upto.setter
+    def noticed_upto(self, batch: int) -> None:
+        self._committer.cursors.notice_batch = batch
 
     def submit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
         """Commit `unit` (not to be changed from now on); `done` runs on the loop once it is durable.
@@ -57,13 +109,19 @@ class SqliteJournal:
             raise BugError(f"result seq must be dense: expected {self._next_result}, got {unit.result_first}")
         if self._in_flight >= IN_FLIGHT_LIMIT:
             raise BugError(f"{self._in_flight} units in flight, limit {IN_FLIGHT_LIMIT}")
-        numbers = (self._next_batch, self._next_event, n_events, self._next_result, n_results, n_notices)
+        if self._closed:
+            raise BugError("a unit was submitted after the journal was closed")
+        numbers = Numbers(self._next_batch, self._next_event, n_events, self._next_result, n_results, n_notices)
         self._next_batch += 1
         self._next_event += n_events
         self._next_result += n_results
         self._in_flight += 1
         self._writer.submit(
-            Job(partial(self._packer.segment, unit), partial(_insert, numbers, unit), partial(self._committed, done))
+            Job(
+                encode=partial(self._committer.encode, unit),
+                apply=partial(self._committer.apply, numbers, unit),
+                done=partial(self._committed, done),
+            )
         )
 
     async def read_results(self, first_seq: int, limit: int) -> list[StoredResults]:
@@ -76,43 +134,62 @@ class SqliteJournal:
         return await self._reader.read(lambda c, u: lookup.notices_after(c, u, after_batch, limit))
 
     async def save_snapshot(self, event_seq: int, blob: bytes) -> None:
-        await self._write(partial(self._packer.pack_bytes, blob), partial(_put_snapshot, event_seq))
+        await self._write(blob, partial(_put_snapshot, event_seq))
 
     async def save_meta(self, meta: bytes) -> None:
-        await self._write(partial(self._packer.pack_bytes, meta), _put_meta)
+        await self._write(meta, _put_meta)
+
+    async def statistics(self) -> StoreStatistics:
+        """Size, span and counters; two small reads in the reader thread."""
+        oldest, newest = await self._reader.read(lambda c, _u: lookup.span(c))
+        usage, page_bytes = self._committer.usage, self._committer.limits.page_bytes
+        return StoreStatistics(
+            units=self._units,
+            oldest=oldest,
+            newest=newest,
+            file_bytes=usage.pages * page_bytes,
+            free_bytes=usage.free_pages * page_bytes,
+            wal_bytes=usage.wal_bytes,
+            budget_bytes=self._committer.limits.budget_bytes,
+            checkpoints=self._writer.checkpoints,
+            evicted_events=self._evicted_events,
+            evicted_results=self._evicted_results,
+            evicted_unsent_results=self._evicted_unsent_results,
+            commit_us=tuple(self._commit_us),
+            commit_us_sum=self._commit_us_sum,
+            trouble=self._writer.trouble,
+        )
 
     async def close(self) -> None:
-        """Finish what is in flight, bring the WAL home, close. Idempotent."""
-        await self._loop.run_in_executor(None, self._stop)
+        """Finish what is in flight, bring the WAL home, close, unlock. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.shield(self._loop.run_in_executor(None, self._stop))
 
     def _stop(self) -> None:
         self._reader.stop()
-        self._writer.stop(CLOSE_PATIENCE_S)
+        self._writer.stop(CLOSE_PATIENCE_S, last=partial(examination.mark_open, is_open=False))
+        self._on_closed()
 
-    async def _write(self, encode: Callable[[], bytes], apply: Callable[[apsw.Connection, bytes], None]) -> None:
+    async def _write(self, blob: bytes, apply: Callable[[apsw.Connection, bytes], None]) -> None:
         answer: asyncio.Future[None] = self._loop.create_future()
 
         def done(_result: object, _took_us: int) -> None:
             if not answer.done():  # the one who asked may have gone away; the transaction stands
                 answer.set_result(None)
 
-        self._writer.submit(Job(encode, apply, done))
+        self._writer.submit(Job(partial(self._committer.pack, blob), apply, done))
         await answer
 
     def _committed(self, done: Callable[[Committed], None], result: Committed, took_us: int) -> None:
         self._in_flight -= 1
+        self._units += 1
+        self._evicted_events += result.evicted_events
+        self._evicted_results += result.evicted_results
+        self._evicted_unsent_results += result.evicted_unsent_results
+        self._commit_us[bisect_left(COMMIT_US_BOUNDS, took_us)] += 1
+        self._commit_us_sum += took_us
         done(result._replace(commit_us=took_us))
-
-
-def _insert(numbers: tuple[int, ...], unit: Unit, connection: apsw.Connection, segment: Segment) -> Committed:
-    connection.execute(
-        "INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            *numbers, unit.arrival_wall_ms, unit.arrival_mono_ns, unit.boot, unit.clock,
-            segment.meta, segment.notices, segment.results, segment.events,
-        ),
-    )  # fmt: skip
-    return Committed(numbers[0], 0, 0, 0, 0, 0)
 
 
 def _put_snapshot(event_seq: int, connection: apsw.Connection, packed: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from edged.ports import StoredEvents, StoredNotices, StoredResults
 from edged.store.segment import Unpacker, trim_events, trim_results
+from edged.store.values import RowSpan
 
 if TYPE_CHECKING:
     import apsw
@@ -31,6 +32,9 @@ class Row(NamedTuple):
         return self.event_first + self.event_n if stream == "event" else self.result_first + self.result_n
 
 
+ALL = "SELECT batch, event_first, event_n, result_first, result_n FROM journal ORDER BY batch"
+SPAN_OLDEST = "SELECT batch, event_first, result_first, arrival_wall_ms FROM journal ORDER BY batch LIMIT 1"
+SPAN_NEWEST = "SELECT batch, event_first, result_first, arrival_wall_ms FROM journal ORDER BY batch DESC LIMIT 1"
 NEWEST = "SELECT batch, event_first, event_n, result_first, result_n FROM journal ORDER BY batch DESC LIMIT 1"
 AT_OR_AFTER = (
     "SELECT batch, event_first, event_n, result_first, result_n FROM journal WHERE batch >= ? ORDER BY batch LIMIT 1"
@@ -39,6 +43,12 @@ AT_OR_AFTER = (
 
 def newest(connection: apsw.Connection) -> Row | None:
     return _row(connection.execute(NEWEST).fetchone())
+
+
+def span(connection: apsw.Connection) -> tuple[RowSpan | None, RowSpan | None]:
+    """Oldest and newest row."""
+    oldest, newest = (connection.execute(query).fetchone() for query in (SPAN_OLDEST, SPAN_NEWEST))
+    return RowSpan(*oldest) if oldest else None, RowSpan(*newest) if newest else None
 
 
 def at_or_after(connection: apsw.Connection, batch: int) -> Row | None:
@@ -133,6 +143,35 @@ def notices_after(connection: apsw.Connection, unpacker: Unpacker, batch: int, l
         if total >= limit:
             break
     return groups
+
+
+def holes(connection: apsw.Connection) -> list[tuple[str, int, int]]:
+    """(stream, first, last) of every range of numbers that is missing between two rows; reads all rows' numbers."""
+    found: list[tuple[str, int, int]] = []
+    previous: Row | None = None
+    for numbers in connection.execute(ALL):
+        row = Row(*numbers)
+        if previous is not None:
+            if row.event_first != previous.end("event"):
+                found.append(("event", previous.end("event"), row.event_first - 1))
+            if row.result_first != previous.end("result"):
+                found.append(("result", previous.end("result"), row.result_first - 1))
+        previous = row
+    return found
+
+
+def check_row(connection: apsw.Connection, unpacker: Unpacker, row: Row) -> None:
+    """Decode everything a row holds. Raises `StoreCorrupt`."""
+    notice_n, meta, notices, results, events = _one(
+        connection, "SELECT notice_n, meta, notices, results, events FROM journal WHERE batch = ?", row.batch
+    )
+    unpacker.unpack_bytes(meta)
+    if notice_n:
+        unpacker.notices(notices, notice_n)
+    if row.result_n:
+        unpacker.results(results, row.result_n)
+    if row.event_n:
+        unpacker.events(events, row.event_n)
 
 
 def _one(connection: apsw.Connection, query: str, batch: int) -> tuple[Any, ...]:

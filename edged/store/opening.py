@@ -1,34 +1,32 @@
-"""From a state directory to a running journal: checks, lock, migrations, recovery."""
+"""From a state directory to a running journal: the one way in."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from edged.errors import StoreCorrupt
-from edged.store import lookup, schema
-from edged.store.database import connect_reader, connect_writer, own_errors
+from edged.store import place
+from edged.store.commit import RowCommitter
+from edged.store.database import connect_reader, own_errors
 from edged.store.journal import SqliteJournal
 from edged.store.reader import Reader
-from edged.store.segment import Unpacker
+from edged.store.startup import start
 from edged.store.values import Recovered, StoreSettings
 from edged.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import apsw
+    from pathlib import Path
 
     from edged.ports import Clock
-
-STORE_NAME = "store.db"
-EPOCH_BYTES = 6  # 48 random bits
 
 
 @dataclass(frozen=True)
 class OpenedStore:
+    """A running journal and what it found at start."""
+
     journal: SqliteJournal
     recovered: Recovered
 
@@ -40,63 +38,34 @@ async def open_store(
     on_trouble: Callable[[str, bool, str], None],
     on_failure: Callable[[BaseException], None],
     other_bytes: Callable[[], int] = int,
+    free_bytes: Callable[[Path], int] = place.free_bytes,
 ) -> OpenedStore:
     """Open or create the store and start its two threads.
 
-    on_trouble(code, active, detail): `store_full`, `store_io`, `store_locked` begin or end; the unit is kept.
-    on_failure(error): the writer ended by an error that retrying cannot cure; the process must end.
-    other_bytes: bytes of other files that share the budget (models); called in the writer thread.
-    Callbacks run on the loop. Raises `StoreError`, `StoreLocked`.
+    on_trouble(code, active, detail): `store_full`, `store_io`, `store_locked` begin or end; units wait meanwhile.
+    on_failure(error): retrying cannot help (damage, a bug): the process must end; the next start salvages.
+    other_bytes: bytes of other files that share the budget (models). free_bytes: room on the file system of a folder.
+    Both are called in the writer thread for each commit and must be quick; the `on_` callbacks run on the loop.
+
+    Raises `StoreError` (unfit or unwritable directory, newer schema) and `StoreLocked`. The directory stays locked
+    until the journal is closed.
     """
     loop = asyncio.get_running_loop()
-    connection, recovered = await asyncio.to_thread(_open, settings, clock)
-    writer = Writer(connection, loop, clock, on_trouble=on_trouble, on_failure=on_failure)
-    reader = Reader(await asyncio.to_thread(connect_reader, settings.state_dir / STORE_NAME), loop)
+    started = await asyncio.to_thread(start, settings, clock, free_bytes)
+    mark_damaged = partial(place.mark_damaged, settings.state_dir)
+    writer = Writer(
+        started.connection,
+        loop,
+        clock,
+        wal_pages=started.limits.wal_pages,
+        on_trouble=on_trouble,
+        on_failure=on_failure,
+        on_damage=mark_damaged,
+    )
+    with own_errors(f"opening {started.path} for reading"):
+        reader = Reader(await asyncio.to_thread(connect_reader, started.path), loop, on_damage=mark_damaged)
+    committer = RowCommitter(started.path, started.limits, clock, other_bytes, free_bytes)
     writer.start()
     reader.start()
-    return OpenedStore(SqliteJournal(recovered, writer, reader, loop), recovered)
-
-
-def _open(settings: StoreSettings, clock: Clock) -> tuple[apsw.Connection, Recovered]:
-    path = settings.state_dir / STORE_NAME
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    with own_errors(f"opening {path}"):
-        connection = connect_writer(path)
-        new_store = schema.version_of(connection) == 0
-        migrated = schema.migrate(connection, clock.wall_ms())
-        if new_store:
-            begin_epoch(connection, "new", clock.wall_ms())
-        return connection, recover(connection, new_store=new_store, migrated=tuple(migrated))
-
-
-def begin_epoch(connection: apsw.Connection, reason: str, wall_ms: int) -> None:
-    """From the next numbers on, a new epoch: what comes now can never be mistaken for what a lost row said."""
-    last = lookup.newest(connection)
-    first = (last.end("event"), last.end("result"), last.batch + 1) if last else (1, 1, 1)
-    connection.execute(
-        "INSERT INTO epoch(epoch, reason, first_event, first_result, first_batch, since_wall_ms) VALUES (?,?,?,?,?,?)",
-        (secrets.token_hex(EPOCH_BYTES), reason, *first, wall_ms),
-    )
-
-
-def recover(connection: apsw.Connection, *, new_store: bool, migrated: tuple[str, ...]) -> Recovered:
-    """Read what a restart needs: the numbers, the newest meta and the snapshot."""
-    unpacker = Unpacker()
-    current = connection.execute(
-        "SELECT epoch, first_event, first_result, first_batch FROM epoch ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    if current is None:
-        raise StoreCorrupt("opening the store: it has no epoch")
-    last = lookup.newest(connection)
-    meta = connection.execute("SELECT meta FROM journal ORDER BY batch DESC LIMIT 1").fetchone()
-    snapshot = connection.execute("SELECT event_seq, state FROM snapshot").fetchone()
-    return Recovered(
-        epoch=current[0],
-        next_event=last.end("event") if last else current[1],
-        next_result=last.end("result") if last else current[2],
-        next_batch=last.batch + 1 if last else current[3],
-        meta=unpacker.unpack_bytes(meta[0]) if meta else None,
-        snapshot=(snapshot[0], unpacker.unpack_bytes(snapshot[1])) if snapshot else None,
-        new_store=new_store,
-        migrated=migrated,
-    )
+    journal = SqliteJournal(started.recovered, writer, reader, committer, loop, on_closed=started.lock.release)
+    return OpenedStore(journal, started.recovered)

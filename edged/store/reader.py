@@ -7,6 +7,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edged.errors import StoreCorrupt
 from edged.store.database import own_errors
 from edged.store.segment import Unpacker
 
@@ -21,9 +22,12 @@ T = TypeVar("T")
 class Reader:
     """Owns the reading connection from `start` to `stop`; each call sees one consistent state."""
 
-    def __init__(self, connection: apsw.Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: apsw.Connection, loop: asyncio.AbstractEventLoop, *, on_damage: Callable[[str], None]
+    ) -> None:
         self._connection = connection
         self._loop = loop
+        self._on_damage = on_damage
         self._unpacker = Unpacker()
         self._queue: SimpleQueue[tuple[Callable[[apsw.Connection, Unpacker], Any], asyncio.Future[Any]] | None]
         self._queue = SimpleQueue()
@@ -58,6 +62,9 @@ class Reader:
                     value = query(self._connection, self._unpacker)
                 finally:
                     self._connection.execute("COMMIT")
+        except StoreCorrupt as error:
+            self._on_damage(str(error))
+            self._resolve(answer.set_exception, answer, error)
         except Exception as error:  # noqa: BLE001  the one who asked must get it, whatever it is
             self._resolve(answer.set_exception, answer, error)
         else:

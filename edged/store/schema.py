@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 import apsw
 
+from edged.errors import StoreError
+from edged.store import place
+
 APPLICATION_ID = 0x45444744  # "EDGD", so that `file` and we can tell this database from any other
 VERSION = 1
+BACKUP_PAGES = 4096  # per step
 COMPATIBLE_FROM = 1  # oldest program schema that may still use this store: a downgrade needs no migration
 
 # Numbers come first in the row: a search by number then reads one page and never follows the blobs.
@@ -68,6 +74,34 @@ def compatible_from(connection: apsw.Connection) -> int:
     """Oldest program schema that may use this store."""
     row = connection.execute("SELECT value FROM info WHERE key = 'compatible_from'").fetchone()
     return int(row[0]) if row else version_of(connection)
+
+
+def refuse_foreign(connection: apsw.Connection, path: Path) -> None:
+    """Raises `StoreError` for a database that is not ours, or that only a newer program understands."""
+    if connection.pragma("application_id") != APPLICATION_ID and not connection.table_exists("main", "journal"):
+        raise StoreError(
+            f"Refusing to use {path}: it is a database of another program",
+            hint="move it away, or set gateway.state_dir to a folder of its own",
+        )
+    version = version_of(connection)
+    if version > VERSION and compatible_from(connection) > VERSION:
+        raise StoreError(
+            f"Refusing to use {path}: its schema is version {version}, this edged understands up to {VERSION}",
+            hint=f"install the edged that wrote it, or restore store-before-v{VERSION + 1}.db beside it",
+        )
+
+
+def back_up(connection: apsw.Connection, to: Path) -> None:
+    """A consistent copy, durable under its name before this returns."""
+    part = to.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    place.create_file(part)
+    with closing(apsw.Connection(str(part))) as copy, copy.backup("main", connection, "main") as backup:
+        while not backup.done:
+            backup.step(BACKUP_PAGES)
+    place.sync_file(part)
+    part.replace(to)
+    place.sync_directory(to.parent)
 
 
 def migrate(connection: apsw.Connection, wall_ms: int, migrations: tuple[Migration, ...] = MIGRATIONS) -> list[str]:

@@ -17,7 +17,7 @@ from edged.messages import EventColumns, Notice, ResultColumns, Unit
 PLAIN = 1  # format byte, crc32 (4 bytes, little endian), msgpack
 ZSTD = 2  # format byte, zstd frame with content checksum, of msgpack
 
-COMPRESS_ABOVE_BYTES = 1024  # below, zstd saves less than the frame and the CPU cost
+COMPRESS_ABOVE_BYTES = 256  # below, the frame and the CPU cost more than zstd saves
 ZSTD_LEVEL = 1
 DECODED_LIMIT_BYTES = 256 * 1024 * 1024  # a damaged length field must not take the memory of the box
 
@@ -25,12 +25,12 @@ T = TypeVar("T")
 
 
 class Segment(NamedTuple):
-    """What one row holds besides its numbers; None where the unit had nothing of the kind."""
+    """What one row holds besides its numbers, in the order of its columns; None where the unit had nothing of it."""
 
-    events: bytes | None
-    results: bytes | None
-    notices: bytes | None
     meta: bytes
+    notices: bytes | None
+    results: bytes | None
+    events: bytes | None
 
 
 class Packer:
@@ -42,10 +42,10 @@ class Packer:
 
     def segment(self, unit: Unit) -> Segment:
         return Segment(
-            self.pack(unit.events) if unit.events and unit.events.source else None,
-            self.pack(unit.results) if unit.results and unit.results.context else None,
-            self.pack(unit.notices) if unit.notices else None,
             self.pack_bytes(unit.meta),
+            self.pack(unit.notices) if unit.notices else None,
+            self.pack(unit.results) if unit.results and unit.results.context else None,
+            self.pack(unit.events) if unit.events and unit.events.source else None,
         )
 
     def pack(self, value: object) -> bytes:

@@ -60,21 +60,33 @@ class Recovered:
     warnings: tuple[str, ...] = ()
 
 
+class RowSpan(NamedTuple):
+    """The oldest or the newest row: its batch, its first numbers, when it arrived."""
+
+    batch: int
+    event_first: int
+    result_first: int
+    arrival_wall_ms: int
+
+
+COMMIT_US_BOUNDS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
+
+
 @dataclass(frozen=True)
 class StoreStatistics:
     """One look at the store, for health and metrics. Counters start with the process."""
 
     units: int
-    rows: int  # span of batch numbers held, tombstoned rows not included
-    oldest_batch: int
-    oldest_wall_ms: int
+    oldest: RowSpan | None
+    newest: RowSpan | None
     file_bytes: int
     free_bytes: int  # inside the file, reused before it grows
     wal_bytes: int
     budget_bytes: int
     checkpoints: int
-    evicted_rows: int
+    evicted_events: int
+    evicted_results: int
     evicted_unsent_results: int
-    commit_us: tuple[tuple[int, int], ...]  # (upper bound µs, commits); the last bound is open
+    commit_us: tuple[int, ...]  # commits up to each of COMMIT_US_BOUNDS, not cumulative; one more for all above
     commit_us_sum: int
-    trouble: str
+    trouble: str  # code of the fault that is being retried, or ""

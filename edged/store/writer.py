@@ -5,11 +5,14 @@ Nobody can split a transaction: the waiting side may go away, the thread commits
 
 from __future__ import annotations
 
+import errno
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
+
+from edged.store.database import as_own, is_damage
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
-CHECKPOINT_WAL_PAGES = 10_000
+PASSING = (apsw.FullError, apsw.BusyError, apsw.LockedError, apsw.IOError)  # faults that may go away by themselves
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class Job(NamedTuple):
@@ -31,7 +35,11 @@ class Job(NamedTuple):
 
 
 class Writer:
-    """Owns the writing connection from `start` to `stop`."""
+    """Owns the writing connection from `start` to `stop`.
+
+    on_trouble(code, active, detail): a fault that is retried began or ended. on_failure(error): the thread has ended by
+    damage or a bug and the process must end. Both run on the loop. on_damage(cause): runs in the thread, before that.
+    """
 
     def __init__(
         self,
@@ -39,17 +47,22 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         *,
+        wal_pages: int,
         on_trouble: Callable[[str, bool, str], None],
         on_failure: Callable[[BaseException], None],
+        on_damage: Callable[[str], None],
     ) -> None:
+        self.checkpoints = 0
+        self.trouble = ""
         self._connection = connection
         self._loop = loop
         self._clock = clock
+        self._checkpoint_at = wal_pages
         self._on_trouble = on_trouble
         self._on_failure = on_failure
+        self._on_damage = on_damage
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._stopping = threading.Event()
-        self._trouble = ""
         self._wal_pages = 0
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         connection.set_wal_hook(self._note_wal)
@@ -60,30 +73,34 @@ class Writer:
     def submit(self, job: Job) -> None:
         self._queue.put(job)
 
-    def stop(self, patience_s: float) -> None:
-        """Finish what was submitted, end the thread, bring the WAL home and close. Blocks; call it off the loop.
+    def stop(self, patience_s: float, last: Callable[[apsw.Connection], None]) -> None:
+        """Finish what was submitted, end the thread, close. Blocks; call it off the loop.
 
         After `patience_s` a job that cannot be committed is given up: its waiter is never told that it is durable.
+        last: a transaction of its own after everything else; left out when something could not be committed.
         """
         self._queue.put(None)
         self._thread.join(patience_s)
         self._stopping.set()
         self._thread.join()
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            if not self.trouble:
+                last(self._connection)
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error:
-            pass  # the WAL keeps it: the next start brings it home
+            pass  # the WAL keeps everything: the next start brings it home
         self._connection.close()
 
     def _run(self) -> None:
         try:
-            while (job := self._queue.get()) is not None:
-                if not self._perform(job):
-                    return
-                if self._wal_pages >= CHECKPOINT_WAL_PAGES and self._queue.empty():
+            while (job := self._queue.get()) is not None and self._perform(job):
+                if self._wal_pages >= self._checkpoint_at * (1 if self._queue.empty() else 2):
                     self._checkpoint()
-        except BaseException as error:  # noqa: BLE001  the thread's rim: the process must hear of it, or it would wait for ever
-            self._tell(self._on_failure, error)
+        except BaseException as error:  # noqa: BLE001  the thread's rim: without word of it the process would wait for ever
+            self.trouble = "store_failed"
+            if is_damage(error):
+                self._on_damage(str(error))
+            self._tell(self._on_failure, as_own(error, "writing the store"))
 
     def _perform(self, job: Job) -> bool:
         """Commit `job`, however long it takes; False when stopped before that."""
@@ -93,11 +110,14 @@ class Writer:
         while True:
             try:
                 result = self._transact(job, encoded)
-            except (apsw.FullError, apsw.BusyError, apsw.LockedError, apsw.IOError) as error:
-                self._report(*classify(error, self._connection))
+            except PASSING as error:
+                if is_damage(error):
+                    raise
+                self._report(*classify(error, self._connection.system_errno))
                 if self._stopping.wait(delay_s):
                     return False
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
+                self._checkpoint()  # a WAL that has come home is written from its start again: that needs no room
             else:
                 self._report("", "")
                 self._tell(job.done, result, (self._clock.mono_ns() - started_ns) // 1000)
@@ -118,8 +138,9 @@ class Writer:
     def _checkpoint(self) -> None:
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.FullError):
+        except PASSING:
             return  # nothing is lost: the WAL still has it, and the next commit reports a real fault
+        self.checkpoints += 1
         self._wal_pages = 0
 
     def _note_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
@@ -127,13 +148,13 @@ class Writer:
         return apsw.SQLITE_OK
 
     def _report(self, code: str, detail: str) -> None:
-        if code == self._trouble:
+        if code == self.trouble:
             return
-        if self._trouble:
-            self._tell(self._on_trouble, self._trouble, False, "")
+        if self.trouble:
+            self._tell(self._on_trouble, self.trouble, False, "")
         if code:
             self._tell(self._on_trouble, code, True, detail)
-        self._trouble = code
+        self.trouble = code
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -142,11 +163,11 @@ class Writer:
             pass  # the loop is closed: nobody is left to be told
 
 
-def classify(error: apsw.Error, connection: apsw.Connection) -> tuple[str, str]:
+def classify(error: apsw.Error, system_errno: int) -> tuple[str, str]:
     """(stable code, detail) of a fault that may pass."""
     detail = f"{type(error).__name__}: {error}"
-    if isinstance(error, apsw.FullError):
-        return "store_full", detail
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return "store_locked", detail
-    return "store_io", detail
+    if isinstance(error, apsw.FullError) or system_errno in NO_ROOM:
+        return "store_full", detail
+    return "store_io", f"{detail} (errno {system_errno})"

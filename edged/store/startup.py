@@ -1,0 +1,240 @@
+"""The blocking steps between a state directory and a usable connection. Damage is never a reason to stop."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import apsw
+
+from edged.errors import StoreCorrupt
+from edged.store import examination, lookup, place, salvage, schema
+from edged.store.budget import Limits
+from edged.store.database import connect_writer, is_damage, own_errors
+from edged.store.eviction import REASON_DAMAGE, bury
+from edged.store.segment import Unpacker
+from edged.store.values import PastEpoch, Recovered, SalvageReport, StoreSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edged.ports import Clock
+
+EPOCH_BYTES = 6  # 48 random bits
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the running store takes over."""
+
+    path: Path
+    lock: place.StoreLock
+    connection: apsw.Connection
+    limits: Limits
+    recovered: Recovered
+
+
+def start(settings: StoreSettings, clock: Clock, free_bytes: Callable[[Path], int]) -> Started:
+    """Check, lock, examine, salvage, migrate, recover. Raises `StoreError`, `StoreLocked`."""
+    warnings = place.prepare(settings.state_dir)
+    lock = place.StoreLock(settings.state_dir)
+    path = settings.state_dir / place.STORE_NAME
+    try:
+        with own_errors(f"opening {path}"):
+            connection, recovered = _Opening(settings, clock, free_bytes, path, list(warnings)).run()
+            limits = Limits(settings.budget_bytes, settings.free_floor_bytes, connection.pragma("page_size"))
+            connection.pragma("journal_size_limit", limits.wal_bytes)
+    except BaseException:  # whatever it was, the next attempt must find the lock free
+        lock.release()
+        raise
+    return Started(path, lock, connection, limits, recovered)
+
+
+class _Opening:
+    """One attempt to open; the lock is held around it."""
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        clock: Clock,
+        free_bytes: Callable[[Path], int],
+        path: Path,
+        warnings: list[str],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._free_bytes = free_bytes
+        self._path = path
+        self._warnings = warnings
+        self._marker = path.with_name(place.MARKER_NAME)
+
+    def run(self) -> tuple[apsw.Connection, Recovered]:
+        place.create_file(self._path)
+        connection, finding = self._examine()
+        report = None
+        if connection is None:
+            connection, report = self._salvage(finding.damage)
+        migrated = self._migrate(connection)
+        new_store = current_epoch(connection) is None
+        if new_store:
+            begin_epoch(connection, "new", self._clock.wall_ms())
+        elif finding.lost_tail:
+            begin_epoch(connection, "lost_tail", self._clock.wall_ms())
+            report = self._report(connection, finding.lost_tail, None, complete=True)
+        self._mark_open(connection)
+        recovered = recover(
+            connection,
+            new_store=new_store,
+            salvage=report,
+            migrated=migrated,
+            check_complete=finding.complete,
+            warnings=tuple(self._warnings),
+        )
+        return connection, recovered
+
+    def _examine(self) -> tuple[apsw.Connection | None, examination.Finding]:
+        """The connection and what was found; no connection when the file is damaged."""
+        if self._marker.exists():
+            return None, examination.Finding(damage=self._marker.read_text(errors="replace") or "marked as damaged")
+        wal = self._path.with_name(self._path.name + "-wal")
+        wal_bytes = wal.stat().st_size if wal.exists() else 0
+        connection = None
+        try:
+            connection = connect_writer(self._path)
+            if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+                return connection, examination.Finding()
+            schema.refuse_foreign(connection, self._path)
+            finding = examination.examine(
+                connection, wal, wal_bytes_before=wal_bytes, is_late=self._deadline(self._settings.check_limit_s)
+            )
+        except apsw.Error as error:
+            if not is_damage(error):
+                raise
+            finding = examination.Finding(damage=str(error))
+        if connection is not None and finding.damage:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # the damaged file stays as it was found
+            connection.close()
+        return (None if finding.damage else connection), finding
+
+    def _salvage(self, cause: str) -> tuple[apsw.Connection, SalvageReport]:
+        stamp = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = salvage.set_aside(self._path, stamp)
+        place.create_file(self._path)
+        connection = connect_writer(self._path)
+        schema.migrate(connection, self._clock.wall_ms())
+        complete = salvage.copy_rows(aside, connection, self._deadline(self._settings.salvage_limit_s))
+        begin_epoch(connection, "damage", self._clock.wall_ms())
+        room = self._free_bytes(self._path.parent) - self._settings.free_floor_bytes - self._settings.budget_bytes
+        kept = room >= 0  # evidence for people; the room that the budget promises to the store comes first
+        if not kept:
+            salvage.remove(aside)
+        report = self._report(connection, cause, aside if kept else None, complete=complete)
+        self._marker.unlink(missing_ok=True)
+        place.sync_directory(self._path.parent)
+        return connection, report
+
+    def _report(self, connection: apsw.Connection, cause: str, aside: Path | None, *, complete: bool) -> SalvageReport:
+        """Count what is left, and leave a tombstone for each hole that is not known yet."""
+        found = lookup.holes(connection)
+        known = set(connection.execute("SELECT stream, first, last FROM tombstone WHERE reason = ?", (REASON_DAMAGE,)))
+        for stream, first, last in found:
+            if (stream, first, last) not in known:
+                bury(connection, stream, first, last, last - first + 1, REASON_DAMAGE, self._clock.wall_ms())
+        counted = connection.execute("SELECT count(*), total(event_n), total(result_n) FROM journal").fetchone()
+        rows, events, results = counted or (0, 0, 0)
+        return SalvageReport(cause, aside, rows, int(events), int(results), tuple(found), complete)
+
+    def _migrate(self, connection: apsw.Connection) -> tuple[str, ...]:
+        version = schema.version_of(connection)
+        if 0 < version < schema.VERSION:
+            self._back_up(connection, self._path.with_name(f"store-before-v{version + 1}.db"))
+        return tuple(schema.migrate(connection, self._clock.wall_ms()))
+
+    def _back_up(self, connection: apsw.Connection, to: Path) -> None:
+        """A durable copy under a new name. Without room for it, migrating goes on: each step is one transaction."""
+        size = connection.pragma("page_count") * connection.pragma("page_size")
+        if self._free_bytes(self._path.parent) < size + self._settings.free_floor_bytes:
+            self._warnings.append(f"no room for a backup of {size} bytes before the migration; migrated without one")
+            return
+        schema.back_up(connection, to)
+
+    def _mark_open(self, connection: apsw.Connection) -> None:
+        try:
+            examination.mark_open(connection, is_open=True)
+        except (apsw.FullError, apsw.IOError) as error:
+            self._warnings.append(
+                f"could not mark the store as open ({error}): a WAL that gets lost will not be noticed"
+            )
+
+    def _deadline(self, limit_s: float) -> Callable[[], bool]:
+        until_ns = self._clock.mono_ns() + int(limit_s * NS_PER_S)
+        return lambda: self._clock.mono_ns() > until_ns
+
+
+def current_epoch(connection: apsw.Connection) -> PastEpoch | None:
+    """The newest epoch, with the numbers before its first as `last_*`; None in a store that was just made."""
+    row = connection.execute(
+        "SELECT epoch, first_event - 1, first_result - 1, first_batch - 1 FROM epoch ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return PastEpoch(*row) if row else None
+
+
+def begin_epoch(connection: apsw.Connection, reason: str, wall_ms: int) -> None:
+    """From the next numbers on, a new epoch: what comes now can never be mistaken for what a lost row said.
+
+    Events that the snapshot has already folded, but whose rows are gone, become a tombstone.
+    """
+    last = lookup.newest(connection)
+    snapshot = connection.execute("SELECT event_seq FROM snapshot").fetchone()
+    event, result, batch = (last.end("event"), last.end("result"), last.batch + 1) if last else (1, 1, 1)
+    if snapshot and snapshot[0] >= event:
+        bury(connection, "event", event, snapshot[0], snapshot[0] - event + 1, REASON_DAMAGE, wall_ms)
+        event = snapshot[0] + 1
+    connection.execute(
+        "INSERT INTO epoch(epoch, reason, first_event, first_result, first_batch, since_wall_ms) VALUES (?,?,?,?,?,?)",
+        (secrets.token_hex(EPOCH_BYTES), reason, event, result, batch, wall_ms),
+    )
+
+
+def recover(
+    connection: apsw.Connection,
+    *,
+    new_store: bool,
+    salvage: SalvageReport | None,
+    migrated: tuple[str, ...],
+    check_complete: bool,
+    warnings: tuple[str, ...],
+) -> Recovered:
+    """Read what a restart needs: the numbers, the newest meta and the snapshot."""
+    unpacker = Unpacker()
+    epoch = current_epoch(connection)
+    if epoch is None:
+        raise StoreCorrupt("opening the store: it has no epoch")
+    last = lookup.newest(connection)
+    meta = connection.execute("SELECT meta FROM journal ORDER BY batch DESC LIMIT 1").fetchone()
+    snapshot = connection.execute("SELECT event_seq, state FROM snapshot").fetchone()
+    return Recovered(
+        epoch=epoch.epoch,
+        next_event=max(epoch.last_event + 1, last.end("event") if last else 1),
+        next_result=max(epoch.last_result + 1, last.end("result") if last else 1),
+        next_batch=max(epoch.last_batch, last.batch if last else 0) + 1,
+        meta=unpacker.unpack_bytes(meta[0]) if meta else None,
+        snapshot=(snapshot[0], unpacker.unpack_bytes(snapshot[1])) if snapshot else None,
+        new_store=new_store,
+        past_epochs=past_epochs(connection),
+        salvage=salvage,
+        migrated=migrated,
+        check_complete=check_complete,
+        warnings=warnings,
+    )
+
+
+def past_epochs(connection: apsw.Connection) -> tuple[PastEpoch, ...]:
+    """The epochs before the current one, oldest first."""
+    rows = list(connection.execute("SELECT epoch, first_event, first_result, first_batch FROM epoch ORDER BY id"))
+    return tuple(PastEpoch(earlier[0], later[1] - 1, later[2] - 1, later[3] - 1) for earlier, later in pairwise(rows))
