@@ -62,7 +62,7 @@ class Codec311(Codec):
     def _accepts(self, puback: bytes) -> bool:
         return False  # only the plain one exists
 
-    def _publish_with_properties(self, packet: bytes) -> bytes:
+    def _publish_with_properties(self, packet: bytes, properties_at: int) -> bytes:
         raise BugError("MQTT 3.1.1 has no properties")
 
     def _control(self, packet: bytes, body_at: int) -> Control:

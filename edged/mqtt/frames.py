@@ -120,7 +120,7 @@ class Codec(ABC):
         """Whether the body of a PUBACK that is not the plain one says in a common way that the message was taken."""
 
     @abstractmethod
-    def _publish_with_properties(self, packet: bytes) -> bytes:
+    def _publish_with_properties(self, packet: bytes, properties_at: int) -> bytes:
         """Check a complete PUBLISH that carries properties, and return its payload."""
 
     # --- what they share ---
@@ -188,7 +188,7 @@ class Codec(ABC):
                 if not with_properties:
                     payload = data[at:stop]
                 elif data[at]:
-                    payload = self._publish_with_properties(data[position:stop])
+                    payload = self._publish_with_properties(data[position:stop], at - position)
                 else:
                     payload = data[at + 1 : stop]
                 append((packet_id, topic, payload, head & 1 == 1))
