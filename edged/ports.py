@@ -138,8 +138,18 @@ class StoredEvents(NamedTuple):
 class Journal(Protocol):
     """The durable log of units. One unit in flight at a time; the callback runs on the loop."""
 
+    delivered_upto: int
+    """Newest result the broker has; older rows go first when room is needed, and without a tombstone."""
+    answered_upto: int
+    """Newest event up to which every event is answered."""
+    noticed_upto: int
+    """Newest batch whose notices the broker has."""
+
     @property
     def epoch(self) -> str: ...
+
+    def epoch_of_result(self, seq: int) -> str:
+        """The epoch that `seq` was made in: results salvaged from a damaged store keep their identity."""
 
     def submit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
         """Commit `unit`; retried inside until it is durable (a full disk is reported by `on_trouble`, never dropped)."""

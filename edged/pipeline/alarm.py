@@ -114,19 +114,29 @@ class AlarmBank:
         for rule in self._rules:
             active = self._active[rule.code]
             entry = active.get(device)
-            seen = _seen(rule, entry, label, score) if trusted else Seen.NOTHING
+            hit = trusted and _is_hit(rule, label, score)
+            if entry is None and not hit:
+                continue  # what almost every result is; the table says the same
+            seen = _seen(rule, entry, hit=hit) if trusted else Seen.NOTHING
             act = TRANSITIONS[State.INACTIVE if entry is None else State.ACTIVE, seen]
-            if act is Act.RAISE:
+            if entry is None:
                 entry = active[device] = _Active(ts)
-                changes.append(_change(rule, device, entry, ts, label, score, active=True))
-            elif entry is None or act is Act.KEEP:
-                continue
-            elif act is Act.CLEAR:
+            if act is Act.CLEAR:
                 del active[device]
-                changes.append(_change(rule, device, entry, ts, label, score, active=False))
-            else:
+            if act in {Act.RAISE, Act.CLEAR}:
+                raised = act is Act.RAISE
+                changes.append(AlarmChange(device, rule.code, raised, rule.severity, entry.since_ts, ts, label, score))
+            elif act is not Act.KEEP:
                 entry.misses = 0 if act is Act.FORGET_MISSES else entry.misses + 1
         return changes
+
+    def active(self) -> list[AlarmChange]:
+        """Every active alarm, as it was raised: what must stand on the broker after a restart."""
+        return [
+            AlarmChange(device, rule.code, True, rule.severity, entry.since_ts, entry.since_ts, rule.label, None)
+            for rule in self._rules
+            for device, entry in self._active[rule.code].items()
+        ]
 
     def dump(self) -> bytes:
         """The state for a snapshot."""
@@ -144,17 +154,15 @@ class AlarmBank:
         return True
 
 
-def _seen(rule: AlarmRule, entry: _Active | None, label: str | None, score: float | None) -> Seen:
+def _is_hit(rule: AlarmRule, label: str | None, score: float | None) -> bool:
+    if score is None:
+        return False
     if rule.above_threshold is not None:
-        hit = score is not None and score > rule.above_threshold
-    else:
-        hit = (rule.label is None or label == rule.label) and score is not None and score >= rule.min_score
+        return score > rule.above_threshold
+    return score >= rule.min_score and (rule.label is None or rule.label == label)
+
+
+def _seen(rule: AlarmRule, entry: _Active | None, *, hit: bool) -> Seen:
     if hit:
         return Seen.HIT
     return Seen.LAST_MISS if entry is not None and entry.misses + 1 >= rule.clear_after else Seen.MISS
-
-
-def _change(
-    rule: AlarmRule, device: str, entry: _Active, ts: int, label: str | None, score: float | None, *, active: bool
-) -> AlarmChange:
-    return AlarmChange(device, rule.code, active, rule.severity, entry.since_ts, ts, label, score)

@@ -56,7 +56,7 @@ class Board:
 
     def peek(self, slots: int) -> list[Outbound]:
         """Up to `slots` publishes with fresh negative tokens; call `sent` with those that were consumed."""
-        out = []
+        out: list[Outbound] = []
         for topic in self._pending:
             if len(out) >= slots:
                 break

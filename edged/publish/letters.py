@@ -1,4 +1,4 @@
-"""Dead letters and gap notices: what is refused or missing, said on `R/dlq/{reason}` and `R/gap`. Pure; times come in."""
+"""Dead letters and gap notices: what is refused or missing, on `R/dlq/{reason}` and `R/gap`. Pure; times come in."""
 
 from __future__ import annotations
 

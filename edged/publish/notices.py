@@ -63,7 +63,7 @@ class NoticeBox:
             self._loaded = max(self._loaded, self._committed)
 
     def peek(self, slots: int) -> list[Outbound]:
-        out = []
+        out: list[Outbound] = []
         for batch, notice in self._tail:
             if len(out) >= slots:
                 break

@@ -88,8 +88,16 @@ class ResultEncoder:
         self._labels[label] = text
         return text
 
-    def encode(self, first_seq: int, rows: ResultColumns, *, historical: bool = False) -> list[Outbound]:
-        """One publish per result, in order; the token is the result's seq."""
+    def encode(
+        self, first_seq: int, rows: ResultColumns, *, historical: bool = False, epoch: str = ""
+    ) -> list[Outbound]:
+        """One publish per result, in order; the token is the result's seq.
+
+        epoch: of these results, when it is not the present one.
+        """
+        if epoch and epoch != self._epoch:
+            past = ResultEncoder(self._root, self._site, self._gateway, epoch, expiry_s=self._expiry_s)
+            return past.encode(first_seq, rows, historical=historical)
         labels, topics = self._labels, self._topics
         by_context = [self._devices(context) for context in rows.contexts]
         history = "true}" if historical else "false}"
@@ -111,7 +119,7 @@ class ResultEncoder:
                 )
             if produced != last_produced:
                 last_produced, produced_text = produced, rfc3339_ms(produced)
-            label_text = labels.get(label) or self._label_text(label)  # type: ignore[arg-type]
+            label_text = labels.get(label) or self._label_text(label)
             topic_text = topics.get(topic) or self._topic_text(topic)
             values_text = _text(values) if values is not None else "{}" if quality else "null"
             when = rfc3339_ms(ts)

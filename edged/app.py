@@ -1,0 +1,450 @@
+"""Composition root: a configuration in, connected parts out. The only module that knows everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import Coroutine
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edged import __version__
+from edged.engine.build import Built, load_models
+from edged.engine.build import build as build_pipelines
+from edged.engine.catch_up import CatchUp
+from edged.engine.delivery import Delivery
+from edged.engine.devices import Devices
+from edged.engine.draft import Present
+from edged.engine.engine import Engine, EngineParts, TurnLimits
+from edged.engine.intake import Intake
+from edged.engine.last_values import LastValues
+from edged.engine.meta import load_meta
+from edged.engine.mode_keeper import ModeKeeper
+from edged.engine.recovery import recover
+from edged.engine.report import Report
+from edged.engine.snapshot import Snapshots
+from edged.engine.upkeep import Upkeep
+from edged.errors import EdgedError
+from edged.ingest.routes import Routes
+from edged.messages import Outbound
+from edged.mqtt.link import MqttLink
+from edged.mqtt.settings import LinkSettings, TlsSettings
+from edged.ops.host import read_host
+from edged.ops.metrics import EngineMetrics
+from edged.ops.status_server import Page, StatusServer, open_loopback, open_unix
+from edged.publish.board import Board
+from edged.publish.letters import LetterBox, gap_notice
+from edged.publish.notices import NoticeBox
+from edged.publish.outbox import Outbox
+from edged.publish.result_json import ResultEncoder
+from edged.store.opening import OpenedStore, open_store
+from edged.store.values import StoreSettings
+from edged.timestamps import rfc3339_ms
+
+if TYPE_CHECKING:
+    from edged.config.settings import Broker, Config
+    from edged.ops.logs import Log
+    from edged.ports import Clock, SessionInfo
+    from edged.store.values import SalvageReport
+
+SCHEMAS = (
+    "edged.result/1",
+    "edged.state/1",
+    "edged.mode/1",
+    "edged.health/1",
+    "edged.device/1",
+    "edged.alarm/1",
+    "edged.gap/1",
+    "edged.dlq/1",
+)
+PACKET_OVERHEAD_BYTES = 70_000  # a topic has at most 65 535 bytes; what is left are properties
+DRAIN_POLL_S = 0.02
+CLOSE_LANE_S = 1.0  # a lane's running call may finish; a stuck one is left to the end of the process
+HOST_EVERY_S = 5.0
+
+
+async def build(config: Config, *, clock: Clock, log: Log) -> App:
+    """Open the store, load the models, fold what is stored, and connect the parts. Nothing is taken yet.
+
+    Raises:
+        EdgedError: the store cannot be used, or the configuration contradicts itself.
+    """
+    app = App(config, clock, log)
+    opened = await open_store(
+        StoreSettings(
+            Path(config.gateway.state_dir),
+            budget_bytes=config.store.budget_bytes,
+            free_floor_bytes=config.store.free_floor_bytes,
+        ),
+        clock=clock,
+        on_trouble=app.on_store_trouble,
+        on_failure=app.on_failure,
+    )
+    try:
+        loaded = await asyncio.to_thread(load_models, config, clock)
+        await app.connect(opened, build_pipelines(config, loaded, clock, app.present, app.post))
+    except BaseException:
+        await opened.journal.close()
+        raise
+    return app
+
+
+class App:
+    """The running daemon's parts and what the process needs of them."""
+
+    def __init__(self, config: Config, clock: Clock, log: Log) -> None:
+        self.config = config
+        self.clock = clock
+        self.log = log
+        self.failure: BaseException | None = None
+        self.failed = asyncio.Event()
+        self.present = Present(clock.boot_id)
+        self.instance = secrets.token_hex(8)
+        self.board = Board()
+        self.modes = ModeKeeper(clock, log, self._mode_changed)
+        self.post = asyncio.get_running_loop().call_soon_threadsafe
+        self._host: dict[str, object] = {}
+        self._store: dict[str, object] = {}
+        self._troubles: set[str] = set()
+        self._since = rfc3339_ms(clock.wall_ms())
+        self._status = StatusServer({})
+        self._session: SessionInfo | None = None
+        self._progress = (0, clock.mono_ns())
+
+    # --- connecting the parts ---
+
+    async def connect(self, opened: OpenedStore, built: Built) -> None:
+        config, clock, recovered = self.config, self.clock, opened.recovered
+        self.epoch = recovered.epoch
+        self.journal = opened.journal
+        self.built = built
+        meta = load_meta(recovered.meta)
+        metrics = EngineMetrics(clock)
+        letters = LetterBox()
+        encoder = ResultEncoder(
+            config.root, config.gateway.site, config.gateway.id, self.epoch, expiry_s=config.results.result_expiry_s
+        )
+        delivery = Delivery(
+            journal=self.journal,
+            encoder=encoder,
+            outbox=Outbox(meta.sent, recovered.next_result - 1),
+            notices=NoticeBox(config.root, meta.notices, recovered.next_batch - 1),
+            board=self.board,
+            ledger=meta.ledger,
+        )
+        self.devices = Devices(
+            stale_ms=config.limits.device_stale_s * 1000,
+            offline_ms=config.limits.device_offline_s * 1000,
+            limit=config.limits.max_devices,
+        )
+        self.engine = Engine(
+            EngineParts(
+                journal=self.journal,
+                intake=Intake(built.sources, Routes(built.filters), meta.ledger, letters, self.present),
+                runners=built.runners,
+                delivery=delivery,
+                encoder=encoder,
+                letters=letters,
+                last_values=LastValues(config.root, self.board, config.results.last_interval_ms),
+                modes=self.modes,
+                metrics=metrics,
+                meta=meta,
+                present=self.present,
+                clock=clock,
+            ),
+            TurnLimits(config.store.commit_linger_ms / 1000, config.store.max_batch_events),
+            next_event=recovered.next_event,
+            next_result=recovered.next_result,
+        )
+        self.engine.newest_batch = recovered.next_batch - 1
+        self.snapshots = Snapshots(
+            self.engine, self.devices, self.journal, clock, self.log, config.store.snapshot_interval_s
+        )
+        self.report = Report(
+            self.engine,
+            self.devices,
+            clock,
+            identity={
+                "site": config.gateway.site,
+                "gateway": config.gateway.id,
+                "instance": self.instance,
+                "epoch": self.epoch,
+                "version": __version__,
+            },
+            host=lambda: self._host,
+            store=lambda: self._store,
+            link=lambda: self.link.statistics()._asdict(),
+        )
+        self.upkeep = Upkeep(self.engine, self.devices, self.report, self.snapshots, config.root)
+        self.engine.on_devices = self.upkeep.saw
+        self.engine.on_session = self.on_session
+        self.present.on_alarm = self.upkeep.alarm
+        self.catch_up = CatchUp(self.engine, self.journal, self.present.stir)
+        self.link = MqttLink(link_settings(config, self._state("offline")), self.engine, clock, random.random)
+        self._put_meta()
+        self.modes.set("broker_away", True, detail="not connected yet")
+        for reason in built.reasons:
+            self.modes.set(reason.code, True, subject=reason.pipeline, detail=reason.detail)
+        await self._recover(opened)
+        self.engine.attach(self.link)
+
+    async def _recover(self, opened: OpenedStore) -> None:
+        recovered = opened.recovered
+        now_ms = self.clock.mono_ns() // 1_000_000
+        outcome = await recover(self.engine, self.journal, self.devices, recovered.snapshot, now_ms)
+        self.upkeep.announce_known()
+        for gap in outcome.gaps:
+            self.upkeep.report_gap(gap)
+        if recovered.salvage is not None:
+            self._report_salvage(recovered.salvage)
+        await self.catch_up.inline_ready()
+        self.log.info(
+            "recovered",
+            epoch=self.epoch,
+            events=outcome.replayed_events,
+            results=outcome.replayed_results,
+            snapshot=outcome.snapshot_used,
+            waiting_results=self.waiting_results(),
+        )
+
+    def _report_salvage(self, salvage: SalvageReport) -> None:
+        """A damaged store: its loss is published like every other one."""
+        self.modes.set("store_recovered", True, detail=f"{salvage.cause}; set aside as {salvage.set_aside}")
+        self.modes.set("store_recovered", False)
+        for stream, first, last in salvage.holes:
+            self.present.draft.notices.append(
+                gap_notice(
+                    device=None,
+                    first=first,
+                    last=last,
+                    count=last - first + 1,
+                    kind=f"store_{stream}",
+                    wall_ms=self.clock.wall_ms(),
+                )  # fmt: skip
+            )
+        if not salvage.holes:
+            self.present.draft.notices.append(
+                gap_notice(device=None, first=0, last=0, count=0, kind="store_damaged", wall_ms=self.clock.wall_ms())
+            )
+        self.engine.wake()
+
+    # --- what runs ---
+
+    def tasks(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        return [
+            ("link", self.link.run()),
+            ("refill", self.engine.parts.delivery.refill()),
+            ("catch-up", self.catch_up.run()),
+            ("upkeep", self.upkeep.run()),
+            ("host", self._look_at_host()),
+        ]
+
+    async def serve_status(self) -> None:
+        """Open the sockets of `edged status` and Prometheus; a daemon without them still does its job."""
+        registry = self.engine.parts.metrics.registry
+        registry.add_source(self.report.samples)
+        self._status = StatusServer(
+            {
+                "/status": Page("application/json", lambda: msgspec.json.encode(self.report.status())),
+                "/metrics": Page("text/plain; version=0.0.4", registry.prometheus_text),
+            }
+        )
+        status = self.config.status
+        try:
+            sockets = [await asyncio.to_thread(open_unix, Path(status.socket))]
+            if status.metrics_listen:
+                host, _, port = status.metrics_listen.rpartition(":")
+                sockets.append(await asyncio.to_thread(open_loopback, host.strip("[]"), int(port)))
+            await self._status.start(*sockets)
+        except EdgedError as error:
+            self.log.error("status_unavailable", detail=str(error))
+
+    async def _look_at_host(self) -> None:
+        state_dir = Path(self.config.gateway.state_dir)
+        while True:
+            host = await asyncio.to_thread(read_host, state_dir)
+            self._host = {name: value for name, value in host._asdict().items() if value is not None}
+            self._store = asdict(await self.journal.statistics())
+            await asyncio.sleep(HOST_EVERY_S)
+
+    # --- what happens ---
+
+    def on_store_trouble(self, code: str, active: bool, detail: str) -> None:
+        (self._troubles.add if active else self._troubles.discard)(code)
+        self.modes.set(code, active, detail=detail)
+
+    def on_failure(self, error: BaseException) -> None:
+        """The store's writer cannot go on: the process must end, and systemd starts it anew."""
+        self.failure = error
+        self.failed.set()
+
+    def _mode_changed(self, mode: str) -> None:
+        self.present.mode = mode
+        root = self.config.root
+        self.board.put(f"{root}/mode", self.modes.payload())
+        if self._session is not None:
+            self._put_state()
+
+    def on_session(self, session: SessionInfo | None) -> None:
+        """The link is up or down. `R/state` says online only when every subscription is granted."""
+        self._session = session
+        if session is not None:
+            self._put_state()
+            self.log.info("connected", protocol=session.protocol, session_present=session.session_present)
+
+    def _put_state(self) -> None:
+        granted = self._session is not None and not self._session.refused
+        self.board.put(f"{self.config.root}/state", self._state("online" if granted else "offline"))
+
+    def _state(self, state: str) -> bytes:
+        return msgspec.json.encode(
+            {
+                "v": "edged.state/1",
+                "state": state,
+                "instance": self.instance,
+                "since": self._since,
+                "mode": self.modes.mode,
+            }
+        )
+
+    def _put_meta(self) -> None:
+        """What a newcomer on the broker can read: the gateway, its pipelines, their models, the schemas."""
+        root = f"{self.config.root}/meta"
+        put = self.board.put
+        put(
+            f"{root}/gateway",
+            msgspec.json.encode(
+                {
+                    "v": "edged.meta.gateway/1",
+                    "version": __version__,
+                    "epoch": self.epoch,
+                    "hardware_class": self.config.gateway.hardware_class,
+                    "schemas": list(SCHEMAS),
+                }
+            ),
+        )
+        for pipeline, runner in zip(self.config.pipelines, self.built.runners, strict=True):
+            info = runner.parts.info
+            body = {
+                "v": "edged.meta.pipeline/1",
+                "pipeline": pipeline.name,
+                "topics": pipeline.topics,
+                "fields": pipeline.input.fields,
+                "window": pipeline.input.window,
+                "stride": pipeline.input.stride,
+                "kind": pipeline.output.kind,
+                "labels": pipeline.output.labels,
+                "model": info.model,
+                "model_version": info.version,
+                "model_sha256": info.sha256,
+                "runtime": info.runtime,
+            }
+            put(f"{root}/pipeline/{pipeline.name}", msgspec.json.encode(body))
+
+    # --- what the process asks ---
+
+    def waiting_results(self) -> int:
+        return self.engine.parts.delivery.outbox.waiting
+
+    def moving(self, now_ns: int, stalled_after_s: float) -> bool:
+        """False when a unit has been in flight too long: progress, not life, feeds the watchdog.
+
+        A full or failing disk is not a stall: the store retries and says so, a restart would not help.
+        """
+        progress, since_ns = self._progress
+        if self.engine.progress != progress or not self.engine.busy or self._troubles:
+            self._progress = (self.engine.progress, now_ns)
+            return True
+        return now_ns - since_ns < stalled_after_s * 1_000_000_000
+
+    def status_line(self) -> str:
+        """One line for `systemctl status`."""
+        link = "connected" if self._session is not None else "broker away"
+        return (
+            f"{self.modes.mode}; {link}; {self.engine.next_event - 1} events, {self.engine.next_result - 1} results, "
+            f"{self.waiting_results()} waiting"
+        )
+
+    def reload(self, before: Config, after: Config) -> tuple[list[str], list[str]]:
+        """Take over what may change while running; returns (applied, needs a restart) by table name."""
+        applied, restart = [], []
+        for name in before.__dataclass_fields__:
+            if getattr(before, name) == getattr(after, name):
+                continue
+            if name == "store" and replace(before.store, commit_linger_ms=0) == replace(
+                after.store, commit_linger_ms=0
+            ):
+                self.engine.set_linger(after.store.commit_linger_ms / 1000)
+                applied.append("store.commit_linger_ms")
+            else:
+                restart.append(name)
+        return applied, restart
+
+    # --- stopping ---
+
+    async def drain(self) -> None:
+        """Take nothing more, commit what was taken, wait until the broker has acknowledged every result."""
+        self.engine.stop_taking()
+        await self.engine.settled()
+        while self._session is not None and self.waiting_results():
+            await asyncio.sleep(DRAIN_POLL_S)
+
+    async def close_link(self) -> None:
+        farewell = Outbound(f"{self.config.root}/state".encode(), self._state("offline"), 0, retain=True)
+        await self.link.close(farewell, drain_s=1.0)
+
+    async def close(self) -> None:
+        """Release everything; the state is saved so that the next start replays nothing."""
+        self._status.close()
+        for lane in self.built.lanes:
+            await asyncio.to_thread(lane.close, CLOSE_LANE_S)
+        for runner in self.built.runners:
+            if runner.parts.model is not None and runner.parts.lane is None:
+                runner.parts.model.close()
+        if self.failure is None:
+            await self.engine.settled()
+            await self.journal.save_meta(self.engine.meta())
+            await self.snapshots.save()
+        await self.journal.close()
+
+
+def link_settings(config: Config, will: bytes) -> LinkSettings:
+    """The link of this configuration; passwords are read at each connect, so that a rotated one is used."""
+    broker = config.broker
+    tls = None
+    if broker.tls:
+        ca, cert, key = (Path(name) if name else None for name in (broker.ca_file, broker.cert_file, broker.key_file))
+        tls = TlsSettings(ca, cert, key)
+    return LinkSettings(
+        host=broker.host,
+        port=broker.port,
+        client_id=broker.client_id,
+        tls=tls,
+        username=broker.username,
+        password=_password(broker),
+        protocol=broker.protocol,
+        keep_alive_s=broker.keep_alive_s,
+        session_expiry_s=broker.session_expiry_s,
+        receive_maximum=broker.receive_maximum,
+        max_inflight_out=broker.max_inflight_out,
+        filters=tuple(dict.fromkeys(text for pipeline in config.pipelines for text in pipeline.topics)),
+        will_topic=f"{config.root}/state",
+        will_payload=will,
+        canary_topic=f"{config.root}/meta/canary",
+        max_unacked_count=broker.max_unacked_count,
+        max_unacked_bytes=broker.max_unacked_bytes,
+        max_packet_bytes=config.limits.max_payload_bytes + PACKET_OVERHEAD_BYTES,
+    )
+
+
+def _password(broker: Broker) -> Path | None:
+    if broker.password_file:
+        return Path(broker.password_file)
+    if broker.password_credential:
+        return Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / broker.password_credential
+    return None

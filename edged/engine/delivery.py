@@ -1,0 +1,205 @@
+"""Everything that leaves: retained topics, notices, results. Fills the window, reads back what waits in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from edged.messages import Outbound
+from edged.policy.ledger import Ledger, add
+from edged.publish.outbox import RETRY_LATER
+
+if TYPE_CHECKING:
+    from edged.messages import Notice
+    from edged.ports import Committed, Journal, Link
+    from edged.publish.board import Board
+    from edged.publish.notices import NoticeBox
+    from edged.publish.outbox import Outbox
+    from edged.publish.result_json import ResultEncoder
+
+RESULTS = "result"  # the ledger stream of results
+REFILL_ROWS = 500  # results read back at once: about 400 KB of payloads
+_CONTROL_SHARE = 4  # retained topics and notices each get at most this fraction of the window
+
+
+class Delivery:
+    """Sends in order and keeps the cursors. Everything but `refill` is synchronous."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        encoder: ResultEncoder,
+        outbox: Outbox,
+        notices: NoticeBox,
+        board: Board,
+        ledger: Ledger,
+    ) -> None:
+        self.outbox = outbox
+        self.notices = notices
+        self.board = board
+        self.link: Link | None = None
+        self._journal = journal
+        self._encoder = encoder
+        self._terms = ledger.result(RESULTS)
+        self._booked = outbox.delivered
+        self._refused_above = 0
+        self._refill_wanted = asyncio.Event()
+        self._connection = 0
+
+    # --- after a commit ---
+
+    def committed(
+        self,
+        unit: Committed,
+        results: Sequence[Outbound],
+        notices: Sequence[Notice],
+        *,
+        generation: int,
+        acks: Sequence[int],
+        count: int,
+        size: int,
+    ) -> None:
+        """What is durable may leave: results and notices first, then the acknowledgements, all in one write."""
+        self._evicted(unit)
+        self.outbox.offer(results)
+        self.notices.offer(unit.batch, notices)
+        self.pump(acks, generation=generation, count=count, size=size)
+
+    def pump(self, acks: Sequence[int] = (), *, generation: int = 0, count: int = 0, size: int = 0) -> None:
+        """Send what fits into the window, and `acks` whether anything fits or not."""
+        link = self.link
+        if link is None:
+            return
+        slots = link.free_slots
+        share = max(1, slots // _CONTROL_SHARE)
+        control = self.board.peek(share) if slots and self.board.pending else []
+        notices = self.notices.peek(min(share, slots - len(control))) if slots else []
+        results = self.outbox.peek(slots - len(control) - len(notices)) if slots else []
+        if control or notices or results or acks or count:
+            used = link.send(
+                [*control, *notices, *results] if control or notices else results,
+                acks,
+                generation=generation,
+                released_count=count,
+                released_bytes=size,
+            )
+            self.board.sent(control[:used])
+            self.notices.sent(notices, max(0, min(len(notices), used - len(control))))
+            self.outbox.sent(max(0, used - len(control) - len(notices)))
+        if self._connection and (self.outbox.refill_from() is not None or self.notices.refill_from() is not None):
+            self._refill_wanted.set()
+
+    def send_unreliably(self, message: Outbound) -> None:
+        """QoS 0, for what is worthless a moment later (health)."""
+        if self.link is not None and self._connection:
+            self.link.send([message._replace(qos0=True, token=0)])
+
+    # --- what the link says ---
+
+    def connected(self, generation: int) -> None:
+        self._connection = generation
+        self.board.connected()
+        self.pump()
+
+    def disconnected(self) -> None:
+        self._connection = 0
+        self.outbox.rewind()
+        self.notices.rewind()
+
+    def settled(self, acknowledged: Sequence[int], refused: Sequence[tuple[int, str]]) -> list[tuple[Outbound, str]]:
+        """Move the cursors; returns results refused for good, for their letters."""
+        letters = self._refuse(refused) if refused else []
+        positive = acknowledged
+        if acknowledged and min(acknowledged) < 0:
+            positive = [token for token in acknowledged if token > 0]
+            negative = [token for token in acknowledged if token < 0]
+            self.board.settle(negative)
+            self.notices.settle(negative)
+        self.outbox.settle(positive)
+        self._book()
+        self.pump()
+        return letters
+
+    def _refuse(self, refused: Sequence[tuple[int, str]]) -> list[tuple[Outbound, str]]:
+        letters = []
+        again = False
+        for token, reason in refused:
+            if token < 0:
+                self.board.refuse([token])
+                self.notices.refuse([token])
+            elif reason in RETRY_LATER:
+                again = True
+            elif (item := self.outbox.in_flight_item(token)) is not None:
+                letters.append((item, reason))
+                add(self._terms.refused_by_broker, reason)
+                self._refused_above += 1
+                self.outbox.settle([token])
+        if again:
+            self.outbox.rewind()
+        return letters
+
+    # --- the books ---
+
+    def _book(self) -> None:
+        """Delivered = how far the cursor moved, less what it moved over undelivered."""
+        moved = self.outbox.delivered - self._booked - self._refused_above
+        if moved > 0:
+            self._terms.delivered += moved
+            self._booked += moved + self._refused_above
+            self._refused_above = 0
+
+    def _evicted(self, unit: Committed) -> None:
+        lost = unit.evicted_unsent_results
+        if lost:
+            add(self._terms.evicted, "budget", lost)
+            self.outbox.skip_to(self.outbox.delivered + 1 + lost)
+            self._booked += lost
+
+    # --- reading back ---
+
+    async def refill(self) -> None:
+        """Runs for ever: reads back what waits in the store whenever the outbox has nothing ready."""
+        while True:
+            await self._refill_wanted.wait()
+            self._refill_wanted.clear()
+            await self._refill_notices()
+            await self._refill_results()
+
+    async def _refill_results(self) -> None:
+        first = self.outbox.refill_from()
+        connection = self._connection
+        if first is None or not connection:
+            return
+        stored = await self._journal.read_results(first, REFILL_ROWS)
+        if connection != self._connection or self.outbox.refill_from() != first:
+            return  # the connection changed while we read: the cursor is elsewhere now
+        if not stored:
+            self.outbox.skip_to(self.outbox.committed + 1)
+            return
+        self.outbox.refill(
+            chain.from_iterable(
+                self._encoder.encode(
+                    group.first_seq,
+                    group.columns,
+                    historical=True,
+                    epoch=self._journal.epoch_of_result(group.first_seq),
+                )
+                for group in stored
+            )
+        )
+        self.pump()
+
+    async def _refill_notices(self) -> None:
+        after = self.notices.refill_from()
+        connection = self._connection
+        if after is None or not connection:
+            return
+        stored = await self._journal.read_notices(after, REFILL_ROWS)
+        if connection != self._connection or self.notices.refill_from() != after:
+            return
+        batches = [(group.batch, group.notices) for group in stored]
+        self.notices.refill(batches, complete=len(batches) < REFILL_ROWS)
+        self.pump()

@@ -1,0 +1,71 @@
+"""What the next unit will contain, gathered while the last one is being committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edged.messages import EventColumns, Notice, ResultColumns, ResultContext
+
+if TYPE_CHECKING:
+    from edged.pipeline.alarm import AlarmChange
+
+
+def empty_events() -> EventColumns:
+    return EventColumns([], [], [], [], [], [], [], [])
+
+
+def empty_results() -> ResultColumns:
+    return ResultColumns([], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [])
+
+
+class Draft:
+    """Grows by whole batches; becomes one `Unit`."""
+
+    def __init__(self) -> None:
+        self.events = empty_events()
+        self.results = empty_results()
+        self.notices: list[Notice] = []
+
+    def context_index(self, context: ResultContext) -> int:
+        """Index of `context` in this unit, added when new. Few contexts a unit: a list search is the fastest."""
+        contexts = self.results.contexts
+        if context in contexts:
+            return contexts.index(context)
+        contexts.append(context)
+        return len(contexts) - 1
+
+    def __bool__(self) -> bool:
+        return bool(self.events.source or self.results.context or self.notices)
+
+
+class Present:
+    """What every part of the engine needs to know of this moment: the draft being written, the mode, the clock.
+
+    arrived_ns: monotonic time at which the first message of the current turn arrived.
+    wake: asks the engine for a turn, because the draft has grown outside one (a lane answered).
+    fell_behind: a pipeline's lane is full; its events wait in the store. stir: the catch-up has something to do.
+    """
+
+    def __init__(self, boot: str) -> None:
+        self.draft = Draft()
+        self.boot = boot
+        self.mode = "normal"
+        self.clock = "unsynced"
+        self.arrived_ns = 0
+        self.wake: Callable[[], None] = lambda: None
+        self.fell_behind: Callable[[str], None] = lambda _pipeline: None
+        self.stuck: Callable[[str], None] = lambda _pipeline: None
+        self.on_alarm: Callable[[str, AlarmChange], None] = lambda _pipeline, _change: None
+        self.stir = asyncio.Event()
+
+    @property
+    def degraded(self) -> bool:
+        """True when results carry less than was configured; waiting for a link takes nothing from them."""
+        return self.mode not in ("normal", "offline")
+
+    def fresh_draft(self) -> Draft:
+        """Hand out the draft for commit and begin the next one."""
+        full, self.draft = self.draft, Draft()
+        return full

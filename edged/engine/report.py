@@ -1,0 +1,124 @@
+"""What the daemon says about itself: `R/health`, `edged status`, metrics. One source of numbers for all three."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edged.ops.meters import Sample
+from edged.policy.mode import MODES
+from edged.timestamps import rfc3339_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from edged.engine.devices import Devices
+    from edged.engine.engine import Engine
+    from edged.ports import Clock
+
+HEALTH_SCHEMA = "edged.health/1"
+STATUS_SCHEMA = "edged.status/1"
+
+
+class Report:
+    """Reads, never changes. `host`: rss, free bytes, temperature, where known. `store`/`link`: their statistics."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        devices: Devices,
+        clock: Clock,
+        *,
+        identity: Mapping[str, str],
+        host: Callable[[], dict[str, object]],
+        store: Callable[[], dict[str, object]],
+        link: Callable[[], dict[str, object]],
+    ) -> None:
+        self._engine = engine
+        self._devices = devices
+        self._clock = clock
+        self._identity = dict(identity)
+        self._host = host
+        self._store = store
+        self._link = link
+        self._started_ns = clock.mono_ns()
+
+    def health(self, beat: int) -> dict[str, object]:
+        """The heartbeat: small, every ten seconds, always different."""
+        parts = self._engine.parts
+        mode = parts.modes.state
+        return {
+            "v": HEALTH_SCHEMA,
+            "beat": beat,
+            "ts": rfc3339_ms(self._clock.wall_ms()),
+            "uptime_s": (self._clock.mono_ns() - self._started_ns) // 1_000_000_000,
+            "mode": mode.mode,
+            "reasons": list(mode.codes),
+            "clock": self._clock.quality(),
+            "ledger": self.ledger(),
+            "waiting_results": parts.delivery.outbox.waiting,
+            "devices": self._devices.counts(),
+            "latency_ms": parts.metrics.latencies_ms(),
+            "host": self._host(),
+        }
+
+    def status(self) -> dict[str, object]:
+        """Everything, for `edged status --json`."""
+        parts = self._engine.parts
+        session = self._engine.session
+        return {
+            **self.health(0),
+            "v": STATUS_SCHEMA,
+            "identity": self._identity,
+            "link": {
+                "up": session is not None,
+                "protocol": session.protocol if session else None,
+                "receive_maximum": session.receive_maximum if session else None,
+                "refused_filters": [list(pair) for pair in session.refused] if session else [],
+                **self._link(),
+            },
+            "store": self._store(),
+            "pipelines": {runner.name: runner.report() for runner in parts.runners},
+            "reasons": [
+                {"code": r.code, "subject": r.subject, "since": rfc3339_ms(r.since_ms), "detail": r.detail}
+                for r in parts.modes.state.reasons
+            ],
+            "outbox": {
+                "in_flight": parts.delivery.outbox.in_flight,
+                "resent": parts.delivery.outbox.resent,
+                "notices_refused": parts.delivery.notices.refused,
+                "retained_refused": parts.delivery.board.refused,
+            },
+            "next_event": self._engine.next_event,
+            "next_result": self._engine.next_result,
+        }
+
+    def ledger(self) -> dict[str, object]:
+        """The terms of every stream, and whether they add up."""
+        ledger = self._engine.parts.meta.ledger
+        terms: dict[str, object] = msgspec.to_builtins(ledger)
+        return {**terms, "balanced": ledger.balanced()}
+
+    def samples(self) -> Iterator[Sample]:
+        """What only has a value at the moment of asking, for Prometheus."""
+        engine = self._engine
+        ledger = engine.parts.meta.ledger
+        text = "Events by stream and outcome"
+        for stream, terms in ledger.inputs.items():
+            for outcome, n in (("received", terms.received), ("stored", terms.stored), ("duplicate", terms.duplicates)):
+                yield Sample("counter", "edged_events", text, {"stream": stream, "outcome": outcome}, n)
+            for reason, n in terms.refused.items():
+                yield Sample("counter", "edged_refused", "Refused events", {"stream": stream, "reason": reason}, n)
+            for reason, n in terms.shed.items():
+                yield Sample("counter", "edged_shed", "Shed events", {"stream": stream, "reason": reason}, n)
+        yield Sample("gauge", "edged_results_waiting", "Results the broker has not acknowledged", {}, self._waiting())
+        for state, n in self._devices.counts().items():
+            yield Sample("gauge", "edged_devices", "Devices by state", {"state": state}, n)
+        yield Sample("gauge", "edged_link_up", "Connected and subscribed", {}, int(engine.session is not None))
+        mode = engine.parts.modes.mode
+        for name in MODES:
+            yield Sample("gauge", "edged_mode", "The mode (1) among all", {"mode": name}, int(name == mode))
+
+    def _waiting(self) -> int:
+        return self._engine.parts.delivery.outbox.waiting

@@ -1,0 +1,141 @@
+"""What time brings rather than messages: gaps that are due, silent devices, retained values, health, snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edged.engine.devices import DeviceChange
+from edged.messages import Notice, Outbound
+from edged.publish.letters import gap_notice
+from edged.timestamps import rfc3339_ms
+
+if TYPE_CHECKING:
+    from edged.engine.devices import Devices
+    from edged.engine.engine import Engine
+    from edged.engine.report import Report
+    from edged.engine.snapshot import Snapshots
+    from edged.ingest.sequence import Gap
+    from edged.pipeline.alarm import AlarmChange
+
+TICK_S = 0.25  # a quarter of the shortest grace and interval that can be configured in seconds
+HEALTH_EVERY_S = 10
+HEALTH_EXPIRY_S = 30
+
+
+class Upkeep:
+    """`run` ticks until cancelled; `tick` is synchronous and also called by tests with a clock of their own."""
+
+    def __init__(self, engine: Engine, devices: Devices, report: Report, snapshots: Snapshots, root: str) -> None:
+        self._engine = engine
+        self._devices = devices
+        self._report = report
+        self._snapshots = snapshots
+        self._root = root
+        self._health_due_ns = 0
+        self._beat = 0
+
+    async def run(self) -> None:
+        """Tick for ever; between ticks save what moved while nothing arrived."""
+        engine = self._engine
+        while True:
+            self.tick()
+            if not engine.busy:
+                await self._snapshots.save_if_due()
+            await asyncio.sleep(TICK_S)
+
+    def tick(self) -> None:
+        parts = self._engine.parts
+        now_ns = parts.clock.mono_ns()
+        now_ms = now_ns // 1_000_000
+        for source in parts.intake.sources.values():
+            for gap in source.tracker.expire(now_ms):
+                self.report_gap(gap)
+        for change in self._devices.tick(now_ms):
+            self.announce(change)
+        parts.last_values.tick(now_ms)
+        parts.modes.set("clock_unsynced", parts.clock.quality() == "unsynced")
+        parts.modes.tick()
+        for runner in parts.runners:
+            runner.tick(now_ns)
+        if now_ns >= self._health_due_ns:
+            self._health_due_ns = now_ns + HEALTH_EVERY_S * 1_000_000_000
+            self._publish_health()
+        if parts.present.draft:
+            self._engine.wake()
+        parts.delivery.pump()
+
+    def report_gap(self, gap: Gap) -> None:
+        """A durable notice on `R/gap`, and the reason in the mode."""
+        parts = self._engine.parts
+        parts.present.draft.notices.append(
+            gap_notice(
+                device=gap.device,
+                first=gap.first,
+                last=gap.last,
+                count=gap.count,
+                kind=gap.kind,
+                wall_ms=parts.clock.wall_ms(),
+            )
+        )
+        parts.metrics.gap(gap.kind, gap.count)
+        if gap.kind == "sequence":
+            parts.modes.set("gap", True, subject="sequence", detail=f"{gap.device}: {gap.first} to {gap.last}")
+            parts.modes.set("gap", False, subject="sequence")
+
+    def alarm(self, pipeline: str, change: AlarmChange) -> None:
+        """Retained while active; a cleared alarm is said once and then taken off the broker."""
+        parts = self._engine.parts
+        below = f"alarm/{change.device}/{change.code}"
+        body = {
+            "v": "edged.alarm/1",
+            "device": change.device,
+            "code": change.code,
+            "state": "active" if change.active else "cleared",
+            "severity": change.severity,
+            "since": rfc3339_ms(change.since_ts),
+            "ts": rfc3339_ms(change.ts),
+            "pipeline": pipeline,
+            "label": change.label,
+            "score": change.score,
+        }
+        if change.active:
+            parts.delivery.board.put(f"{self._root}/{below}", msgspec.json.encode(body))
+        else:
+            parts.delivery.board.clear(f"{self._root}/{below}")
+            parts.present.draft.notices.append(Notice(below, msgspec.json.encode(body)))
+
+    def saw(self, devices: list[str], now_ms: int) -> None:
+        """Events of these devices were accepted in this turn."""
+        for change in self._devices.seen(devices, now_ms):
+            self.announce(change)
+
+    def announce_known(self) -> None:
+        """After a restart: every known device and active alarm stands on the board again."""
+        for device, state in self._devices.states.items():
+            self.announce(DeviceChange(device, state, new=False))
+        for runner in self._engine.parts.runners:
+            if runner.parts.alarms is not None:
+                for change in runner.parts.alarms.active():
+                    self.alarm(runner.name, change)
+
+    def announce(self, change: DeviceChange) -> None:
+        """The retained state of a device; a new one is introduced on `R/meta/device/{device}` as well."""
+        parts = self._engine.parts
+        board = parts.delivery.board
+        since = rfc3339_ms(parts.clock.wall_ms())
+        body = {"v": "edged.device/1", "device": change.device, "state": change.state, "since": since}
+        board.put(f"{self._root}/device/{change.device}/state", msgspec.json.encode(body))
+        if change.new:
+            meta = {"v": "edged.meta.device/1", "device": change.device, "first_seen": since}
+            board.put(f"{self._root}/meta/device/{change.device}", msgspec.json.encode(meta))
+
+    def _publish_health(self) -> None:
+        self._beat += 1
+        health = self._report.health(self._beat)
+        topic = f"{self._root}/health".encode()
+        self._engine.parts.delivery.send_unreliably(
+            Outbound(topic, msgspec.json.encode(health), 0, expiry_s=HEALTH_EXPIRY_S, qos0=True)
+        )
