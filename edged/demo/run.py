@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edged.demo.broker import start_broker
 from edged.demo.chaos import Chaos
@@ -26,6 +28,7 @@ from edged.demo.waiting import Waiter
 from edged.ports import Clock
 
 SEED = 7
+_STATUS_S = 10.0
 _LINGER_S = 0.3  # a duplicate would come right behind what it repeats
 
 
@@ -63,7 +66,7 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         stack.enter_context(Observer(ROOT, port=broker_port, facts=data, clock=clock))
         edged.start()
 
-        session = Session(waiter, edged, data, show)
+        session = Session(waiter, broker, edged, data, show)
         session.wait_until_online(options.online_s)
         plant = demo_plant(options.pumps, SEED)
         publisher = Publisher(plant, port=broker_port, rate_hz=options.rate_hz, facts=data, clock=clock)
@@ -75,7 +78,17 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         publisher.finish()
         session.drain(publisher.is_alive, options.drain_s)
         session.linger(_LINGER_S)
-        return session.close()
+        return session.close(lambda: ask_ledger(daemon, config))
+
+
+def ask_ledger(daemon: Sequence[str], config: Path) -> dict[str, Any] | None:
+    """The ledger as `edged status` tells it; None when it cannot."""
+    command = [*daemon, "status", "--json", "--config", str(config)]
+    try:
+        answer = subprocess.run(command, capture_output=True, timeout=_STATUS_S, check=True)
+        return dict(json.loads(answer.stdout)["ledger"])
+    except (subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import Empty
+from typing import Any
 
 from edged.demo.accounting import Accounts
 from edged.demo.chaos import Chaos
@@ -22,9 +23,10 @@ _RECENT = 1000  # latencies that the live percentiles are made of
 class Session:
     """From "is it online?" to the summary; every wait is bounded and keeps the books up to date."""
 
-    def __init__(self, waiter: Waiter, edged: Child, facts: Facts, show: Show) -> None:
+    def __init__(self, waiter: Waiter, broker: Child, edged: Child, facts: Facts, show: Show) -> None:
         self._waiter = waiter
         self._clock = waiter.clock
+        self._broker = broker
         self._edged = edged
         self._facts = facts
         self._show = show
@@ -70,11 +72,14 @@ class Session:
     def linger(self, seconds: float) -> None:
         self._waiter.until(lambda: False, seconds, each=self._turn)
 
-    def close(self) -> Summary:
-        """Stop the daemon as systemd would, hear its last words, and sum up."""
+    def close(self, ask_ledger: Callable[[], Mapping[str, Any] | None]) -> Summary:
+        """Ask for the books, stop the daemon as systemd would, hear its last words, and sum up.
+
+        ask_ledger: `R/health` comes every ten seconds only; None when nobody answers, then the last one heard counts.
+        """
         self._phase = "stopping the daemon"
         self._show.frame(self._screen)
-        mode = self._picture.mode
+        mode, ledger = self._picture.mode, ask_ledger() or self._picture.ledger
         status = self._edged.stop()
         self._waiter.pause(0.1)
         self._take()
@@ -83,18 +88,18 @@ class Session:
             seconds=self._seconds or 0.0,
             tally=self._accounts.tally(),
             picture=self._picture,
-            ledger=self._picture.ledger,
+            ledger=ledger,
             damages=self.chaos.report() if self.chaos is not None else (),
             daemon_exit=status,
         )
 
     def _turn(self) -> None:
         self._take()
-        if self._edged.ended() is not None:
-            raise DemoError(
-                f"the daemon ended by itself with status {self._edged.ended()}; its log ends with:\n"
-                f"{self._edged.log_tail()}"
-            )
+        for child in (self._broker, self._edged):
+            if child.ended() is not None:
+                raise DemoError(
+                    f"{child.name} ended by itself with status {child.ended()}; its log ends with:\n{child.log_tail()}"
+                )
         if self.chaos is not None:
             self.chaos.tick(
                 self._clock.mono_ns(),
@@ -122,7 +127,7 @@ class Session:
                 case Acknowledged():
                     self._accounts.acknowledged(fact.device, fact.seq, fact.at_ns)
                 case Broken():
-                    raise DemoError(fact.what)
+                    raise DemoError(f"{fact.what}; the broker's log ends with:\n{self._broker.log_tail()}")
 
     def _elapsed_s(self) -> float:
         return (self._clock.mono_ns() - self._start_ns) / 1e9

@@ -82,5 +82,10 @@ class StandIn:
 
 
 if __name__ == "__main__":
+    if sys.argv[2] == "status":
+        if sys.argv[1] == "doubtful":
+            sys.exit(1)
+        print(json.dumps({"ledger": {"inputs": {"all": {"received": 7, "stored": 7}}, "balanced": True}}))
+        sys.exit(0)
     settings = tomllib.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
     StandIn(sys.argv[1], urlsplit(settings["broker"]["url"]).port or 0).run()

@@ -70,6 +70,7 @@ def test_an_honest_daemon_loses_nothing_and_everything_is_gone_afterwards(tmp_pa
     assert told["events"] > 150
     assert told["results"] == told["expected_results"] > told["events"]
     assert (told["lost"], told["duplicates"], told["unexpected"]) == (0, 0, 0)
+    assert told["ledger"]["inputs"]["all"]["received"] == 7
     assert 0 < told["p50_ms"] <= told["p99_ms"] <= told["worst_ms"]
     assert running(tmp_path) == []
     assert {"edged.toml", "edged.log", "mosquitto.conf", "mosquitto.log"} <= {
@@ -84,6 +85,7 @@ def test_a_daemon_that_breaks_the_promise_is_found_out(way: str, figure: str, tm
     assert not summary.kept_its_promise
     assert told[figure] == told["events"] // 50
     assert told["lost"] + told["duplicates"] == told[figure]
+    assert bool(told["ledger"]) == (way != "doubtful")  # that one does not answer `status`
 
 
 def test_chaos_breaks_link_and_daemon_and_an_honest_daemon_recovers_from_all_of_it(tmp_path: Path) -> None:
