@@ -29,9 +29,10 @@ class Page(NamedTuple):
 class StatusServer:
     """Serves `pages` (path → page). Sockets are opened before the loop needs them: `open_unix`, `open_loopback`."""
 
-    def __init__(self, pages: Mapping[str, Page]) -> None:
+    def __init__(self, pages: Mapping[str, Page], *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self._pages = pages
-        self._connections: set[_Connection] = set()
+        self.timeout_s = timeout_s
+        self.connections: set[_Connection] = set()
         self._servers: list[asyncio.Server] = []
         self.refused_count = 0
 
@@ -50,18 +51,18 @@ class StatusServer:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        for connection in tuple(self._connections):
+        for connection in tuple(self.connections):
             connection.abort()
 
     def admit(self, connection: _Connection) -> bool:
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self.connections) >= MAX_CONNECTIONS:
             self.refused_count += 1
             return False
-        self._connections.add(connection)
+        self.connections.add(connection)
         return True
 
     def leave(self, connection: _Connection) -> None:
-        self._connections.discard(connection)
+        self.connections.discard(connection)
 
     def answer(self, head: bytes) -> bytes:
         """The whole response to a request head."""
@@ -88,9 +89,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # stream sockets only
         if not self._server.admit(self):
-            self._finish(_response(503, "text/plain", b"too many connections\n"))
+            self.abort()  # an answer would be lost in the reset that closing over unread bytes causes
             return
-        self._timer = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_S, self.abort)
+        self._timer = asyncio.get_running_loop().call_later(self._server.timeout_s, self.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -176,7 +177,6 @@ _STATUS_TEXTS = {
     404: "Not Found",
     405: "Method Not Allowed",
     431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
 }
 
 
