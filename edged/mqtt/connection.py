@@ -99,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._session: ConnAck | None = None
         self._subscribe_id = 0
         self._reading = True
+        self._short_read = False  # one read while paused, so that the keep-alive holds
         self._writable = True
         self._heard = False
         self._why: tuple[str, str] | None = None
@@ -136,18 +137,27 @@ class Connection(asyncio.Protocol):
         except ProtocolViolation as violation:
             self._violated(violation)
             controls = []
-        for control in controls:
-            self._on_control(control)
-        if self._phase is Phase.CONNECTING and (acked or len(inbox) > before):
-            self._violated(ProtocolViolation("waiting for CONNACK: another packet came first"))
+        if self._phase is Phase.CONNECTING and controls:
+            self._on_control(controls.pop(0))
+        if not self.generation:  # no CONNACK yet, or a refusing one: whatever else came is not for us
+            if acked or inbox:
+                self._violated(ProtocolViolation("waiting for CONNACK: another packet came first"))
             inbox.clear()
             return
-        if self._canary_due_ns and len(inbox) > before:
+        if self._canary_due_ns:
             self._look_for_canary(before)
+        # Counted before anybody is told: the listener may take them at any of the calls that follow.
+        count = len(inbox) - before
+        if count:
+            self._count_messages(inbox[before:] if before else inbox)
+        for control in controls:
+            self._on_control(control)
         if acked:
             self._on_acked(acked)
-        if len(inbox) > before and inbox is self.inbox:
-            self._on_messages(before)
+        if count:
+            self._listener.on_inbox()
+        if self._budget.paused and self._reading and self._phase is Phase.UP:
+            self._pause_reading()
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -260,16 +270,12 @@ class Connection(asyncio.Protocol):
 
     # --- what the broker says ---
 
-    def _on_messages(self, before: int) -> None:
-        inbox = self.inbox
-        sizes = sum(map(len, map(_payload_of, inbox[before:] if before else inbox)))
-        count = len(inbox) - before
-        self._counters.received += count
-        self._counters.received_bytes += sizes
+    def _count_messages(self, messages: list[Message]) -> None:
+        size_bytes = sum(map(len, map(_payload_of, messages)))
+        self._counters.received += len(messages)
+        self._counters.received_bytes += size_bytes
         self._counters.oversize += self._codec.take_oversize_count()
-        if self._budget.received(count, sizes) and self._reading and self.is_open:
-            self._pause_reading()
-        self._listener.on_inbox()
+        self._budget.received(len(messages), size_bytes)
 
     def _on_acked(self, packet_ids: list[int]) -> None:
         window = self.window
@@ -323,7 +329,7 @@ class Connection(asyncio.Protocol):
         self._counters.connects += 1
         self._phase = Phase.SUBSCRIBING
         if not settings.filters and not self._canary:
-            self._up(())
+            self._loop.call_soon(self._up, ())  # later: what came with CONNACK is not counted yet
             return
         assert self._transport is not None
         self._subscribe_id = self.window.next_id()
@@ -339,7 +345,8 @@ class Connection(asyncio.Protocol):
 
     def _up(self, refused: tuple[tuple[str, str], ...]) -> None:
         answer = self._session
-        assert answer is not None
+        if answer is None or self._phase is not Phase.SUBSCRIBING:
+            return  # ended meanwhile
         self._phase = Phase.UP
         self._up_ns = self._progress_ns = self._now_ns()
         if self._canary:  # before anybody else takes the last free slot
@@ -386,9 +393,9 @@ class Connection(asyncio.Protocol):
         return "" if self._codec.has_properties else self._settings.canary_topic
 
     def _look_for_canary(self, before: int) -> None:
-        canary = self._canary
-        kept = [message for message in self.inbox[before:] if message[1] != canary or message[0]]
-        if len(kept) < len(self.inbox) - before:
+        new = self.inbox[before:]
+        kept = [message for message in new if message[1] != self._canary or message[0]]
+        if len(kept) < len(new):
             self.inbox[before:] = kept
             self._canary_due_ns = 0
             self._alarms.set(PUBLISH_DENIED, False, "the canary came back")
@@ -399,7 +406,10 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._reading = False
         self._paused_ns = self._now_ns()
-        self._counters.pauses += 1
+        if self._short_read:
+            self._short_read = False
+        else:
+            self._counters.pauses += 1
         self._transport.pause_reading()
 
     def _schedule_tick(self) -> None:
@@ -413,6 +423,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive(now)
         if not self._reading and now - self._paused_ns >= self._keep_alive_ns and not self._budget.twice_full:
             self._counters.forced_reads += 1
+            self._short_read = True
             self.resume_reading()
         if self._canary_due_ns and now >= self._canary_due_ns:
             self._canary_due_ns = NEVER_NS  # said once; should it come after all, the alarm ends
