@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt test test-313 demo bench lock clean
+.PHONY: help setup check fmt docs test test-313 demo bench lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ check: setup ## ruff, formatting, mypy --strict, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-cache
+
+docs: setup ## write the pages that are made from code
+	$(BIN)/python -m edged.config.reference docs/reference/configuration.md
 
 fmt: setup ## format, and repair what ruff can repair
 	$(BIN)/ruff format .

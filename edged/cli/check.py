@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -15,7 +14,7 @@ from edged.errors import ExitCode
 @click.command("check")
 @config_option
 @json_option
-def check(config: tuple[Path, ...], as_json: bool) -> None:
+def check(config: tuple[Path, ...], as_json: bool) -> int:
     """Check the configuration and list every problem: file, key, got, allowed, unit.
 
     Reads the model files, certificates and secrets that it names; writes nothing. Exits with 78 when something is
@@ -44,5 +43,4 @@ def check(config: tuple[Path, ...], as_json: bool) -> None:
             click.echo(problem)
         count = len(report.problems)
         click.echo(f"{count} problem{'s' if count != 1 else ''} in {', '.join(report.files)}" if count else "ok")
-    if report.config is None:
-        sys.exit(ExitCode.CONFIG)
+    return ExitCode.OK if report.config is not None else ExitCode.CONFIG

@@ -16,7 +16,8 @@ import click
 from edged import __version__
 from edged.errors import ConfigError, EdgedError, ExitCode
 
-# One line per verb, so that --help needs no imports. The verb `x` is the click command `x` in edged/cli/x.py.
+# One line per verb, so that --help needs no imports. The verb `x` is the click command `x` in edged/cli/x.py; what it
+# returns is the exit code, None for 0.
 VERBS = {
     "run": "Run the daemon in the foreground.",
     "check": "Check the configuration and list every problem.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from edged.cli.options import config_option
 
 @click.command("run")
 @config_option
-def run(config: tuple[Path, ...]) -> None:
+def run(config: tuple[Path, ...]) -> int:
     """Run the daemon in the foreground, with or without systemd; SIGTERM or Ctrl-C drains and stops it.
 
     Starts with a missing model, a broker that is away, or a wrong clock, and says so; only a configuration with
@@ -26,4 +25,4 @@ def run(config: tuple[Path, ...]) -> None:
     from edged import daemon
     from edged.config import load
 
-    sys.exit(daemon.run(partial(load, config, need_models=False, isolated=True)))
+    return daemon.run(partial(load, config, need_models=False, isolated=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from edged.config.keys import STRICT_TABLE, Key
 
@@ -16,7 +16,12 @@ class HardwareLimits:
 
     model_bytes: Annotated[int, Key("Largest model file.", why="it is read into memory whole", gt=0)] = 500_000_000
     memory_bytes: Annotated[
-        int, Key("Most memory that all models and windows may take.", why="the rest belongs to the system", gt=0)
+        int,
+        Key(
+            "Memory for the windows of all devices; `edged check` notes when they could need more.",
+            why="windows take memory",
+            gt=0,
+        ),
     ] = 1_000_000_000
     p99_ms: Annotated[
         float, Key("Slowest acceptable call of a model (99 of 100 are faster).", why="no call takes no time", gt=0)
@@ -47,15 +52,11 @@ class Lanes:
             le=1000,
         ),
     ] = 20
-    max_lanes: Annotated[
-        int,
-        Key("Most lanes at once; further slow models share them.", why="each is a thread", unit="lanes", ge=1, le=64),
-    ] = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """What the box is expected to carry. Planning figures for warnings and capacity checks, not measurements."""
+    """What the box is expected to carry. Planning figures to compare measurements with; nothing is enforced."""
 
     __pydantic_config__: ClassVar = STRICT_TABLE
 
@@ -92,10 +93,6 @@ class HardwareClass:
             le=256,
         ),
     ] = 0
-    isolation: Annotated[
-        Literal["thread", "process"],
-        Key("Where processor runtimes run; accelerators always get a process of their own."),
-    ] = "thread"
     limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
     lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
     envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()

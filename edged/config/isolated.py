@@ -12,7 +12,7 @@ import msgspec
 
 from edged.config.problems import InvalidConfig, Problem
 from edged.config.settings import Config
-from edged.errors import BugError
+from edged.errors import BugError, EdgedError
 
 TIMEOUT_S = 60.0  # a second on slow hardware; a hung file system must not hang the daemon for ever
 
@@ -24,14 +24,24 @@ class Answer(msgspec.Struct):
     problems: tuple[Problem, ...]
 
 
-def load_isolated(paths: Sequence[str | FilePath] = (), *, need_models: bool = True) -> Config:
+def load_isolated(
+    paths: Sequence[str | FilePath] = (),
+    *,
+    need_models: bool = True,
+    python: str = sys.executable,
+    timeout_s: float = TIMEOUT_S,
+) -> Config:
     """`load` in a child process; blocks for the time of a Python start (0.5 s), so call it off the loop."""
     package = str(FilePath(__file__).parents[2])
-    command = [sys.executable, "-P", "-m", "edged.config.isolated", str(int(need_models)), *map(str, paths)]
+    command = [python, "-P", "-m", "edged.config.isolated", str(int(need_models)), *map(str, paths)]
     search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    child = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": search}, stdout=subprocess.PIPE, timeout=TIMEOUT_S, check=False
-    )
+    try:
+        child = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": search}, stdout=subprocess.PIPE, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        hint = "look for a file system that hangs"
+        raise EdgedError(f"the configuration could not be read within {timeout_s} s", hint=hint) from error
     if child.returncode != 0:
         raise BugError(f"checking the configuration ended with {child.returncode}; its own message stands above")
     answer = msgspec.msgpack.decode(child.stdout, type=Answer)

@@ -14,6 +14,7 @@ from edged.config.keys import keys_of
 from edged.config.problems import Finding, InvalidConfig, Path, Problem, got_text
 from edged.config.rules import check_rules
 from edged.config.rules_links import check_socket
+from edged.config.rules_pipeline import check_windows
 from edged.config.settings import Config
 from edged.config.sources import DEFAULT_FILE, Merged, find_files, read_merged
 from edged.config.validate import validate
@@ -68,6 +69,7 @@ def examine(
         findings += [finding.below("status") for finding in check_socket(config.status.socket)]
         findings += [finding.below("broker") for finding in host.check_secrets(config.broker, environ)]
         findings += host.check_models(config) if need_models else ()
+        findings += check_windows(config)
     problems = [*merged.problems, *(_problem(finding, merged) for finding in findings if not finding.note)]
     if merged.problems:  # what an unreadable file would have said is not missing: only its own problem is shown
         problems = [problem for problem in problems if problem.message != "is missing"]

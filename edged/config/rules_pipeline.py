@@ -10,7 +10,7 @@ from edged.config.keys import NAME_PATTERN
 from edged.config.pipeline import Alarm, Calibration, Constraint, Input, ModelSource, Output, Pipeline, Scaling
 from edged.config.problems import Finding, Path
 from edged.config.rules_links import check_chain
-from edged.config.settings import Security
+from edged.config.settings import Config, Security
 
 CODECS_HERE = ("json",)  # what this version decodes; the others are reserved names
 MAX_WINDOW_VALUES = 1_000_000  # per device: 8 MB of numbers, a window of 65,536 events with 15 fields
@@ -239,3 +239,14 @@ def check_pipeline(pipeline: Pipeline) -> Iterator[Finding]:
         if output.kind == "anomaly" and output.threshold is None:
             cure = "add threshold = 0.5 or threshold = { calibrate_events = 500 }"
             yield Finding(("output", "threshold"), "is missing", allowed="a score or a table", cure=cure)
+
+
+def check_windows(config: Config) -> Iterator[Finding]:
+    """A note when the windows of all devices, full, would take more memory than the hardware class has for them."""
+    values = sum(pipeline.input.window * len(pipeline.input.fields) for pipeline in config.pipeline)
+    needed = 8 * values * config.limits.max_devices
+    limit = config.hardware.limits.memory_bytes
+    if needed > limit:
+        message = f"allows windows of {needed} bytes together, more than hardware.limits.memory_bytes, {limit} bytes"
+        cure = "lower it to the number of devices there are"
+        yield Finding(("limits", "max_devices"), message, config.limits.max_devices, cure=cure, note=True)

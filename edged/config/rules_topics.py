@@ -9,9 +9,8 @@ from edged.config.problems import Finding
 
 # What gateways publish: edged/v1/{site}/{gateway}/{one of these}. Reading it back would be a loop.
 ROOT_LEVELS = ("edged", "v1", None, None)
-PUBLISHED = frozenset(
-    "result last alarm state device mode health gap dlq meta cmd rsp sync desired reported event".split()
-)
+PUBLISHED = frozenset({"result", "last", "alarm", "state", "device", "mode", "health", "gap", "dlq", "meta"})
+PUBLISHED |= {"cmd", "rsp", "sync", "desired", "reported", "event"}
 MAX_FILTER_BYTES = 65_535  # the length of an MQTT string has 16 bits
 
 _REFERENCE = re.compile(r"\{([^{}]*)\}")
@@ -36,6 +35,8 @@ def check_topics(topics: Sequence[str]) -> Iterator[Finding]:
 
 def filter_fault(topic: str) -> str:
     """Why MQTT refuses the filter; "" when it does not."""
+    if not topic:
+        return "is empty"
     if "\0" in topic or len(topic.encode()) > MAX_FILTER_BYTES:
         return "is too long or contains a zero character"
     levels = topic.split("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from edged.config import Config, InvalidConfig, load
 from edged.config.classes import known_classes
+from edged.config.isolated import load_isolated
 from edged.config.loading import examine
-from edged.errors import ConfigError, ExitCode
+from edged.errors import BugError, ConfigError, EdgedError, ExitCode
 from tests.unit.config.conftest import VALID, Examine, keys, only, spoil
 
 HERE = Path(__file__).parent
@@ -180,6 +182,13 @@ def test_a_broken_file_of_conf_d_does_not_hide_problems_of_the_others(look: Exam
     assert len(report.problems) == 2
 
 
+def test_windows_that_could_outgrow_the_memory_of_the_class_are_noted(look: Examine) -> None:
+    report = look(spoil(("window = 32", "window = 8000")))
+    assert report.config is not None
+    assert [note.key for note in report.notes] == ["limits.max_devices"]
+    assert "1280000000 bytes" in report.notes[0].message
+
+
 def test_load_raises_with_every_problem_as_text_and_as_data(look: Examine, tmp_path: Path) -> None:
     look(spoil(("window = 32", "window = 0"), ('site = "lyon"', 'site = "l y"')))
     with pytest.raises(ConfigError) as caught:
@@ -209,6 +218,17 @@ def test_the_isolated_way_gives_the_same_problems(look: Examine, tmp_path: Path)
     assert isolated.value.details == here.value.details
 
 
+def test_a_child_that_dies_is_our_bug(tmp_path: Path) -> None:
+    with pytest.raises(BugError):
+        load_isolated([tmp_path], python="false")
+
+
+def test_a_file_that_hangs_is_given_up_as_the_worlds_fault(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "edged.toml")  # reading it waits for a writer that never comes
+    with pytest.raises(EdgedError, match="within"):
+        load_isolated([tmp_path / "edged.toml"], timeout_s=1.0)
+
+
 def test_every_hardware_class_is_valid_and_known_by_its_file_name(look: Examine) -> None:
     names = known_classes()
     assert {"cpu", "intel-lowpower", "jetson-vision", "coral-usb", "factory-gateway-gpu"} <= set(names)
@@ -222,19 +242,19 @@ def test_every_hardware_class_is_valid_and_known_by_its_file_name(look: Examine)
 
 
 def test_single_keys_of_the_hardware_class_can_be_overridden(look: Examine) -> None:
-    config = look(VALID + "\n[hardware.lanes]\nmax_lanes = 7\n").config
+    config = look(VALID + "\n[hardware.lanes]\ninline_max_us = 7\n").config
     assert config is not None
-    assert (config.hardware.lanes.max_lanes, config.hardware.lanes.inline_max_us) == (7, 1000)
+    assert (config.hardware.lanes.inline_max_us, config.hardware.lanes.together_max_ms) == (7, 20)
 
 
 def test_a_problem_in_a_class_file_names_that_file_and_its_own_keys(look: Examine, tmp_path: Path) -> None:
     look()
     folder = tmp_path / "classes"
     folder.mkdir()
-    (folder / "cpu.toml").write_text('chain = ["onnxruntime:tpu"]\n[lanes]\nmax_lanes = 0\n')
+    (folder / "cpu.toml").write_text('chain = ["onnxruntime:tpu"]\n[lanes]\ninline_max_us = -1\n')
     report = examine([tmp_path], environ={}, class_folders=[folder])
     assert {(problem.file, problem.key) for problem in report.problems} == {
-        (str(folder / "cpu.toml"), "lanes.max_lanes"),
+        (str(folder / "cpu.toml"), "lanes.inline_max_us"),
         (str(folder / "cpu.toml"), "chain[0]"),
     }
 

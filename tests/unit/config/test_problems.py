@@ -31,6 +31,16 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
     "not a number": ((("min_score = 0.8", "min_score = nan"),), "output.alarm[0].min_score", "not allowed"),
     "infinite": ((("min_score = 0.8", "min_score = inf"),), "output.alarm[0].min_score", "not allowed"),
     "unknown word": ((('"high"', '"hihg"'),), "output.alarm[0].severity", "not allowed"),
+    "class that is no name": (
+        (('id = "gw-01"', 'id = "gw-01"\nhardware_class = 3'),),
+        "gateway.hardware_class",
+        "not allowed",
+    ),
+    "metrics on a name": (
+        (("[security]", '[status]\nmetrics_listen = "gateway:1"\n[security]'),),
+        "status.metrics_listen",
+        "loopback",
+    ),
     "forbidden character": ((('id = "gw-01"', 'id = "gw/01"'),), "gateway.id", "not allowed"),
     "too long a name": ((('id = "gw-01"', f'id = "{"x" * 65}"'),), "gateway.id", "not allowed"),
     "empty text": ((('state_dir = "state"', 'state_dir = ""'),), "gateway.state_dir", "not allowed"),
