@@ -1,0 +1,157 @@
+"""`edged status` against a real status server, and against none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edged.cli.main import run
+from edged.cli.status import NoDaemon, describe, fetch, find_socket
+from edged.ops.status_server import Page, StatusServer, open_unix
+
+DOCUMENT: dict[str, object] = {
+    "v": "edged.status/1",
+    "mode": "degraded",
+    "clock": "synced",
+    "identity": {"site": "lyon", "gateway": "gw-01", "version": "0.1.0"},
+    "reasons": [
+        {"code": "gap", "subject": "sequence", "since": "2026-03-01T12:00:00.000Z", "detail": "p1: 5 to 7"},
+        {"code": "store_io", "subject": "", "since": "2026-03-01T12:00:00.000Z", "detail": ""},
+    ],
+    "link": {"up": True, "protocol": "5", "received": 100, "confirmed": 90},
+    "ledger": {
+        "inputs": {"pump": {"received": 100, "stored": 98, "refused": {"not_json": 2}}},
+        "results": {"result": {"stored": 98, "delivered": 90}},
+        "balanced": True,
+    },
+    "latency_ms": {
+        "turn": {"count": 10, "p50": 1.25, "p95": 2.0, "p99": None},
+        "commit": {"count": 0, "p50": None},
+    },
+    "pipelines": {"pump": {"runtime": "onnxruntime:cpu", "answered": 98, "failed": 0, "waiting": 1}},
+    "store": {"file_bytes": 4_000_000, "budget_bytes": 2_000_000_000, "trouble": ""},
+}
+
+
+@contextmanager
+def daemon(path: Path, answer: bytes) -> Iterator[None]:
+    """A status server in a thread of its own, as the command runs without a loop."""
+    ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        server = StatusServer({"/status": Page("application/json", lambda: answer)})
+        await server.start(await asyncio.to_thread(open_unix, path))
+        ready.set()
+        await asyncio.to_thread(stop.wait, 30)
+        server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def test_people_see_the_state_in_a_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edged.sock"
+    with daemon(path, json.dumps(DOCUMENT).encode()):
+        assert run(["status", "--socket", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "gateway   lyon/gw-01, edged 0.1.0",
+        "mode      degraded, clock synced",
+        "  reason  gap sequence since 2026-03-01T12:00:00.000Z: p1: 5 to 7",
+        "  reason  store_io since 2026-03-01T12:00:00.000Z: -",
+        "broker    connected, MQTT 5, 100 received, 90 delivered",
+        "ledger    pump: 100 received, 98 stored, 2 refused (not_json)",
+        "ledger    result: 98 stored, 90 delivered",
+        "latency   turn: p50 1.25 ms, p95 2.00 ms, p99 -",
+        "pipeline  pump: onnxruntime:cpu serves, 98 answered, 0 failed, 1 waiting",
+        "store     4.0 of 2000.0 MB",
+    ]
+
+
+def test_machines_get_the_whole_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edged.sock"
+    with daemon(path, json.dumps(DOCUMENT).encode()):
+        assert run(["status", "--json", "--socket", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out) == DOCUMENT
+
+
+def test_without_a_daemon_the_exit_code_is_69_and_the_cure_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["status", "--socket", str(tmp_path / "nobody.sock")]) == 69
+    said = capsys.readouterr().err
+    assert "No daemon answers" in said
+    assert "systemctl status edged" in said
+
+
+def test_a_stale_socket_of_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "edged.sock"
+    open_unix(path).close()
+    with pytest.raises(NoDaemon, match="refused"):
+        fetch(path)
+
+
+@pytest.mark.parametrize("answer", [b"not json", b"[1]", b""])
+def test_an_answer_that_is_no_status_is_named(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "edged.sock"
+    with daemon(path, answer), pytest.raises(NoDaemon, match="not with a status"):
+        fetch(path)
+
+
+def test_somebody_who_closes_without_a_word_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "edged.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def close_at_once() -> None:
+            connection, _ = listening.accept()
+            connection.recv(100)
+            connection.close()
+
+        thread = threading.Thread(target=close_at_once)
+        thread.start()
+        with pytest.raises(NoDaemon, match="nothing"):
+            fetch(path)
+        thread.join(10)
+
+
+def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "edged.sock"
+    with daemon(path, b" " * 17_000_000), pytest.raises(NoDaemon, match="more than"):
+        fetch(path)
+
+
+def test_the_socket_is_the_one_of_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "edged.toml"
+    config.write_text(
+        '[gateway]\nsite = "s"\nid = "g"\nhardware_class = "cpu"\n'
+        f'state_dir = "{tmp_path}"\n[broker]\nurl = "mqtt://127.0.0.1"\n'
+        '[[pipeline]]\nname = "p"\ntopics = ["t"]\ndevice = "d"\n[pipeline.input]\nfields = ["x"]\n'
+        '[pipeline.model]\npath = "gone.onnx"\n[pipeline.output]\nkind = "tensor"\n'
+        "[security]\nallow_unsigned = true\n"
+    )
+    assert find_socket((config,)) == tmp_path / "edged.sock"
+
+
+def test_a_document_with_nothing_in_it_is_described_all_the_same() -> None:
+    assert list(describe({})) == ["mode      unknown, clock unknown"]
+    odd = {"reasons": ["gap"], "link": {"up": False}, "ledger": {"inputs": {"p": 1}, "balanced": False}}
+    assert list(describe({**odd, "pipelines": {"p": None}, "store": {"trouble": "disk full"}})) == [
+        "mode      unknown, clock unknown",
+        "broker    down, 0 received, 0 delivered",
+        "ledger    does not add up: please report this",
+        "store     ? of ? MB, trouble: disk full",
+    ]
