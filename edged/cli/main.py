@@ -68,13 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; says on stderr what went wrong."""
     try:
-        result = edged.main(args=arguments, prog_name="edged", standalone_mode=False)
+        # Not edged.main(): that answers a closed pipe with exit code 1, which means nothing here.
+        with edged.make_context("edged", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            result = edged.invoke(context)
         sys.stdout.flush()
-    except click.exceptions.Abort:
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return ExitCode.USAGE
     except EdgedError as error:
         report(error)
         return error.exit_code

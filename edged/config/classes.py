@@ -18,7 +18,7 @@ CLASS_FOLDERS = (
     FilePath("/etc/edged/classes"),
     FilePath("/usr/share/edged/classes"),
     _PACKAGE.parent.parent / "configs" / "classes",
-    _PACKAGE / "classes",
+    _PACKAGE / "class_files",
 )
 
 

@@ -78,7 +78,7 @@ def test_no_verb_prints_the_help(edged: Edged) -> None:
         (ConfigError("two problems", ("a", "b")), ExitCode.CONFIG, "a\nb\nedged: two problems\n"),
         (PermissionError(13, "Permission denied", "/x"), ExitCode.IO, "edged: [Errno 13] Permission denied: '/x'\n"),
         (click.exceptions.Abort(), cli.INTERRUPTED, ""),
-        (KeyboardInterrupt(), cli.INTERRUPTED, "\n"),
+        (KeyboardInterrupt(), cli.INTERRUPTED, ""),
         (click.exceptions.Exit(3), 3, ""),
     ],
     ids=["world", "refused", "configuration", "disk", "abort", "interrupt", "exit"],
