@@ -33,9 +33,12 @@ def connect_writer(path: Path) -> apsw.Connection:
     """The one connection that writes: WAL, and every commit on the disk before it returns."""
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    connection.pragma("page_size", PAGE_BYTES)  # only has an effect on a new file
-    connection.pragma("auto_vacuum", "INCREMENTAL")  # likewise
     _harden(connection)
+    if connection.pragma("page_count") == 0:
+        connection.pragma("page_size", PAGE_BYTES)
+        connection.pragma(
+            "auto_vacuum", "INCREMENTAL"
+        )  # on an existing file this would write, before anything is examined
     connection.pragma("journal_mode", "WAL")
     connection.pragma("synchronous", "FULL")
     connection.pragma("wal_autocheckpoint", 0)  # the writer chooses the moment

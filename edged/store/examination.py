@@ -27,13 +27,13 @@ class Finding(NamedTuple):
 
 
 def examine(connection: apsw.Connection, wal: Path, *, wal_bytes_before: int, is_late: Callable[[], bool]) -> Finding:
-    """Check structure (until `is_late`), the newest row's content, and that no commit is missing at the end.
+    """Check structure and content until `is_late`, and that no commit is missing at the end.
 
     wal_bytes_before: size of the WAL before this process opened the database.
     """
     try:
         complete = _quick_check(connection, is_late)
-        _decode_newest(connection)
+        complete = _check_content(connection, is_late) and complete
         return Finding(lost_tail=_lost_tail(connection, wal, wal_bytes_before), complete=complete)
     except (apsw.Error, StoreCorrupt) as error:
         if not is_damage(error):
@@ -67,14 +67,17 @@ def _quick_check(connection: apsw.Connection, is_late: Callable[[], bool]) -> bo
     return True
 
 
-def _decode_newest(connection: apsw.Connection) -> None:
+def _check_content(connection: apsw.Connection, is_late: Callable[[], bool]) -> bool:
+    """Snapshot and rows, newest first: at least the newest one, then until `is_late`. Raises `StoreCorrupt`."""
     unpacker = Unpacker()
-    row = lookup.newest(connection)
-    if row is not None:
-        lookup.check_row(connection, unpacker, row)
     snapshot = connection.execute("SELECT state FROM snapshot").fetchone()
     if snapshot is not None:
         unpacker.unpack_bytes(snapshot[0])
+    for numbers in connection.execute(lookup.ALL_NEWEST_FIRST):
+        lookup.check_row(connection, unpacker, lookup.Row(*numbers))
+        if is_late():
+            return False
+    return True
 
 
 def _lost_tail(connection: apsw.Connection, wal: Path, wal_bytes_before: int) -> str:

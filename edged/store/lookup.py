@@ -35,6 +35,7 @@ class Row(NamedTuple):
 ALL = "SELECT batch, event_first, event_n, result_first, result_n FROM journal ORDER BY batch"
 SPAN_OLDEST = "SELECT batch, event_first, result_first, arrival_wall_ms FROM journal ORDER BY batch LIMIT 1"
 SPAN_NEWEST = "SELECT batch, event_first, result_first, arrival_wall_ms FROM journal ORDER BY batch DESC LIMIT 1"
+ALL_NEWEST_FIRST = ALL + " DESC"
 NEWEST = "SELECT batch, event_first, event_n, result_first, result_n FROM journal ORDER BY batch DESC LIMIT 1"
 AT_OR_AFTER = (
     "SELECT batch, event_first, event_n, result_first, result_n FROM journal WHERE batch >= ? ORDER BY batch LIMIT 1"

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
 from edged.errors import StoreCorrupt
-from edged.store import place
+from edged.store import pages, place
+from edged.store.database import PAGE_BYTES
 from edged.store.segment import Unpacker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UNREADABLE_RUN_MAX = 100_000  # batch numbers tried one by one before the rest is given up
 ROWS_PER_TRANSACTION = 500
-_COLUMNS = (
-    "batch, event_first, event_n, result_first, result_n, notice_n, arrival_wall_ms, arrival_mono_ns, boot, clock,"
-    " meta, notices, results, events"
-)
-_AT_OR_BEFORE = "SELECT " + _COLUMNS + " FROM journal WHERE batch <= ? ORDER BY batch DESC LIMIT 1"  # noqa: S608 constant
-_INSERT = "INSERT INTO journal(" + _COLUMNS + ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 constant
+JOURNAL_SHAPE = "niiiiiiittbooo"
+_INSERT = "INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
 class StoredRow(NamedTuple):
@@ -64,96 +60,74 @@ def remove(aside: Path) -> None:
         path.unlink()
 
 
-def copy_rows(damaged: Path, target: apsw.Connection, is_late: Callable[[], bool]) -> bool:
-    """Copy the small tables and every intact row, newest first; False when stopped by `is_late` or a full disk."""
+def copy_rows(
+    damaged: Path, target: apsw.Connection, search_is_late: Callable[[], bool], is_late: Callable[[], bool]
+) -> bool:
+    """Copy every intact row, newest first; False when stopped by time or a full disk.
+
+    Rows are searched until `search_is_late` and then copied until `is_late`.
+    """
+    following: StoredRow | None = None
+    copied = 0
+    with closing(pages.PageFile(damaged, PAGE_BYTES)) as source:
+        found = pages.find_rows(source, JOURNAL_SHAPE, search_is_late)
+        complete = not search_is_late()
+        try:
+            target.execute("BEGIN IMMEDIATE")
+            for row in _rows(source, found):
+                if is_late():
+                    complete = False
+                    break
+                if not is_intact(row, following):
+                    continue
+                target.execute(_INSERT, row)
+                following = row
+                copied += 1
+                if copied % ROWS_PER_TRANSACTION == 0:
+                    target.execute("COMMIT")
+                    target.execute("BEGIN IMMEDIATE")
+            target.execute("COMMIT")
+        except apsw.FullError:
+            complete = False
+            if target.in_transaction:
+                target.execute("ROLLBACK")
+    return complete
+
+
+def copy_small_tables(damaged: Path, target: apsw.Connection) -> None:
+    """Epochs, tombstones and the snapshot, as far as SQLite can still read them. Call it after `copy_rows`.
+
+    What cannot be read is what damage means; the new epoch says that something is missing.
+    """
     try:
         source = apsw.Connection(str(damaged))
     except apsw.Error:
-        return False
+        return
     with closing(source):
         source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # the damaged file stays as it was found
-        source.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)  # read on although the schema looks wrong
+        source.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)  # read on although the header or schema looks wrong
         for table in ("epoch", "tombstone", "snapshot"):
-            _copy_table(source, target, table)
-        return _copy_journal(source, target, is_late)
-
-
-def _copy_table(source: apsw.Connection, target: apsw.Connection, table: str) -> None:
-    """Small tables, row by row as far as they can be read."""
-    try:
-        for row in source.execute(f"SELECT * FROM {table}"):  # noqa: S608  one of three constants
-            if table != "snapshot" or _intact_blob(row[2]):
-                target.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)  # noqa: S608  likewise
-    except apsw.Error:
-        pass  # what cannot be read is what damage means; the new epoch says that something is missing
-
-
-def _copy_journal(source: apsw.Connection, target: apsw.Connection, is_late: Callable[[], bool]) -> bool:
-    """False when stopped by time or a full disk."""
-    following: StoredRow | None = None
-    copied = 0
-    try:
-        target.execute("BEGIN IMMEDIATE")
-        for row in _readable_rows(source, is_late):
-            if not is_intact(row, following):
+            try:
+                for row in source.execute(f"SELECT * FROM {table}"):  # noqa: S608  one of three constants
+                    if table != "snapshot" or _intact_blob(row[2]):
+                        target.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)  # noqa: S608
+            except apsw.Error:
                 continue
-            target.execute(_INSERT, row)
-            following = row
-            copied += 1
-            if copied % ROWS_PER_TRANSACTION == 0:
-                target.execute("COMMIT")
-                target.execute("BEGIN IMMEDIATE")
-        target.execute("COMMIT")
-    except apsw.FullError:
-        if target.in_transaction:
-            target.execute("ROLLBACK")
-        return False
-    return not is_late()
 
 
-def _readable_rows(source: apsw.Connection, is_late: Callable[[], bool]) -> Iterator[StoredRow]:
-    """Rows from the newest readable one down; an unreadable spot is crossed one batch number at a time."""
-    batch = _highest_readable(source)
-    unreadable = 0
-    while batch > 0 and unreadable < UNREADABLE_RUN_MAX and not is_late():
+def _rows(source: pages.PageFile, found: dict[int, pages.Place]) -> Iterator[StoredRow]:
+    """Journal rows from the newest down, as they stand; rows that cannot be put together are left out."""
+    for batch in sorted(found, reverse=True):
         try:
-            values = source.execute(_AT_OR_BEFORE, (batch,)).fetchone()
-        except apsw.Error:
-            unreadable += 1
-            batch -= 1
+            values: Any = pages.read_row(source, found[batch])
+        except pages.Malformed:
             continue
-        if values is None:
-            return
-        unreadable = 0
-        row = StoredRow(*values)
-        yield row
-        batch = row.batch - 1
-
-
-def _highest_readable(source: apsw.Connection) -> int:
-    """The newest batch; where the way there is damaged, the last one before the damage, found by halving."""
-    try:
-        row = source.execute("SELECT max(batch) FROM journal").fetchone()
-        return (row and row[0]) or 0
-    except apsw.Error:
-        newest, step = 0, 1 << 40
-        while step:
-            if _can_read_at(source, newest + step):
-                newest += step
-            step >>= 1
-        return newest
-
-
-def _can_read_at(source: apsw.Connection, batch: int) -> bool:
-    try:
-        return source.execute("SELECT batch FROM journal WHERE batch >= ? LIMIT 1", (batch,)).fetchone() is not None
-    except apsw.Error:
-        return False
+        yield StoredRow(*values)
 
 
 def is_intact(row: StoredRow, following: StoredRow | None) -> bool:
     """Whether the numbers make sense before the following row's, and every blob has its checksum."""
-    if not all(type(value) is int and value >= 0 for value in row[:8]):
+    if min(row[:8]) < 0:
         return False
     if following is not None and (
         row.event_first + row.event_n > following.event_first
@@ -161,11 +135,9 @@ def is_intact(row: StoredRow, following: StoredRow | None) -> bool:
     ):
         return False
     blobs = ((row.notice_n, row.notices), (row.result_n, row.results), (row.event_n, row.events))
-    return (
-        _intact_blob(row.meta)
-        and all((n > 0) == (blob is not None) for n, blob in blobs)
-        and all(_intact_blob(blob) for _, blob in blobs if blob is not None)
-    )
+    if any((n > 0) != (blob is not None) for n, blob in blobs):
+        return False
+    return _intact_blob(row.meta) and all(_intact_blob(blob) for _, blob in blobs if blob is not None)
 
 
 def _intact_blob(blob: object) -> bool:

@@ -13,9 +13,7 @@ from edged.errors import StoreError
 from edged.store import place
 
 APPLICATION_ID = 0x45444744  # "EDGD", so that `file` and we can tell this database from any other
-VERSION = 1
 BACKUP_PAGES = 4096  # per step
-COMPATIBLE_FROM = 1  # oldest program schema that may still use this store: a downgrade needs no migration
 
 # Numbers come first in the row: a search by number then reads one page and never follows the blobs.
 # event_first and result_first never fall from one batch to the next (a unit without events keeps the next number),
@@ -52,10 +50,15 @@ CREATE TABLE migration(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_
 
 
 class Migration(NamedTuple):
-    """One step from `version - 1` to `version`; runs inside the transaction that also records it."""
+    """One step from `version - 1` to `version`; runs inside the transaction that also records it.
+
+    compatible_from: the oldest program (by its newest migration) that may use the store after this step: a downgrade to
+    it needs nothing.
+    """
 
     version: int
     name: str
+    compatible_from: int
     apply: Callable[[apsw.Connection], None]
 
 
@@ -63,7 +66,7 @@ def _create_journal(connection: apsw.Connection) -> None:
     connection.execute(JOURNAL)
 
 
-MIGRATIONS = (Migration(1, "create_journal", _create_journal),)
+MIGRATIONS = (Migration(1, "create_journal", 1, _create_journal),)
 
 
 def version_of(connection: apsw.Connection) -> int:
@@ -76,18 +79,18 @@ def compatible_from(connection: apsw.Connection) -> int:
     return int(row[0]) if row else version_of(connection)
 
 
-def refuse_foreign(connection: apsw.Connection, path: Path) -> None:
-    """Raises `StoreError` for a database that is not ours, or that only a newer program understands."""
+def refuse_foreign(connection: apsw.Connection, path: Path, known: int) -> None:
+    """Raises `StoreError` for a database that is not ours, or that needs a program newer than version `known`."""
     if connection.pragma("application_id") != APPLICATION_ID and not connection.table_exists("main", "journal"):
         raise StoreError(
             f"Refusing to use {path}: it is a database of another program",
             hint="move it away, or set gateway.state_dir to a folder of its own",
         )
     version = version_of(connection)
-    if version > VERSION and compatible_from(connection) > VERSION:
+    if version > known and compatible_from(connection) > known:
         raise StoreError(
-            f"Refusing to use {path}: its schema is version {version}, this edged understands up to {VERSION}",
-            hint=f"install the edged that wrote it, or restore store-before-v{VERSION + 1}.db beside it",
+            f"Refusing to use {path}: its schema is version {version}, this edged understands up to {known}",
+            hint=f"install the edged that wrote it, or restore store-before-v{known + 1}.db beside it",
         )
 
 
@@ -114,9 +117,7 @@ def migrate(connection: apsw.Connection, wall_ms: int, migrations: tuple[Migrati
         try:
             step.apply(connection)
             connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (step.version, step.name, wall_ms))
-            connection.execute(
-                "INSERT OR REPLACE INTO info VALUES ('compatible_from', ?)", (min(COMPATIBLE_FROM, step.version),)
-            )
+            connection.execute("INSERT OR REPLACE INTO info VALUES ('compatible_from', ?)", (step.compatible_from,))
             connection.pragma("user_version", step.version)
             connection.pragma("application_id", APPLICATION_ID)
             connection.execute("COMMIT")

@@ -39,14 +39,19 @@ class Started:
     recovered: Recovered
 
 
-def start(settings: StoreSettings, clock: Clock, free_bytes: Callable[[Path], int]) -> Started:
+def start(
+    settings: StoreSettings,
+    clock: Clock,
+    free_bytes: Callable[[Path], int],
+    migrations: tuple[schema.Migration, ...] = schema.MIGRATIONS,
+) -> Started:
     """Check, lock, examine, salvage, migrate, recover. Raises `StoreError`, `StoreLocked`."""
     warnings = place.prepare(settings.state_dir)
     lock = place.StoreLock(settings.state_dir)
     path = settings.state_dir / place.STORE_NAME
     try:
         with own_errors(f"opening {path}"):
-            connection, recovered = _Opening(settings, clock, free_bytes, path, list(warnings)).run()
+            connection, recovered = _Opening(settings, clock, free_bytes, path, list(warnings), migrations).run()
             limits = Limits(settings.budget_bytes, settings.free_floor_bytes, connection.pragma("page_size"))
             connection.pragma("journal_size_limit", limits.wal_bytes)
     except BaseException:  # whatever it was, the next attempt must find the lock free
@@ -65,12 +70,14 @@ class _Opening:
         free_bytes: Callable[[Path], int],
         path: Path,
         warnings: list[str],
+        migrations: tuple[schema.Migration, ...],
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._free_bytes = free_bytes
         self._path = path
         self._warnings = warnings
+        self._migrations = migrations
         self._marker = path.with_name(place.MARKER_NAME)
 
     def run(self) -> tuple[apsw.Connection, Recovered]:
@@ -108,7 +115,7 @@ class _Opening:
             connection = connect_writer(self._path)
             if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
                 return connection, examination.Finding()
-            schema.refuse_foreign(connection, self._path)
+            schema.refuse_foreign(connection, self._path, self._migrations[-1].version)
             finding = examination.examine(
                 connection, wal, wal_bytes_before=wal_bytes, is_late=self._deadline(self._settings.check_limit_s)
             )
@@ -126,8 +133,10 @@ class _Opening:
         aside = salvage.set_aside(self._path, stamp)
         place.create_file(self._path)
         connection = connect_writer(self._path)
-        schema.migrate(connection, self._clock.wall_ms())
-        complete = salvage.copy_rows(aside, connection, self._deadline(self._settings.salvage_limit_s))
+        schema.migrate(connection, self._clock.wall_ms(), self._migrations)
+        limit_s = self._settings.salvage_limit_s
+        complete = salvage.copy_rows(aside, connection, self._deadline(limit_s / 2), self._deadline(limit_s))
+        salvage.copy_small_tables(aside, connection)
         begin_epoch(connection, "damage", self._clock.wall_ms())
         room = self._free_bytes(self._path.parent) - self._settings.free_floor_bytes - self._settings.budget_bytes
         kept = room >= 0  # evidence for people; the room that the budget promises to the store comes first
@@ -151,9 +160,9 @@ class _Opening:
 
     def _migrate(self, connection: apsw.Connection) -> tuple[str, ...]:
         version = schema.version_of(connection)
-        if 0 < version < schema.VERSION:
+        if 0 < version < self._migrations[-1].version:
             self._back_up(connection, self._path.with_name(f"store-before-v{version + 1}.db"))
-        return tuple(schema.migrate(connection, self._clock.wall_ms()))
+        return tuple(schema.migrate(connection, self._clock.wall_ms(), self._migrations))
 
     def _back_up(self, connection: apsw.Connection, to: Path) -> None:
         """A durable copy under a new name. Without room for it, migrating goes on: each step is one transaction."""

@@ -16,7 +16,7 @@ class StoreSettings:
     state_dir: Path
     budget_bytes: int = 2_000_000_000  # database file, WAL and `other_bytes` together
     free_floor_bytes: int = 64_000_000  # left free on the file system for everything else
-    check_limit_s: float = 2.0  # how long the integrity check at start may take
+    check_limit_s: float = 1.0  # how long the integrity check at start may take
     salvage_limit_s: float = 30.0  # how long rows are copied out of a damaged file
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from edged.messages import EventColumns, Notice, ResultColumns, ResultContext, Unit
 from edged.ports import ClockQuality
 
@@ -27,7 +29,16 @@ class SteppingClock:
         return "synced"
 
 
-def events(first: int, n: int, payload: bytes = b"") -> EventColumns:
+def payload(seq: int, noise: int) -> bytes:
+    """One sensor event as JSON, with `noise` bytes in it that do not compress."""
+    return b'{"accel_rms":%d.5,"current_a":12.25,"temp_c":61.0,"seq":%d,"noise":"%s"}' % (
+        seq,
+        seq,
+        random.Random(seq).randbytes(noise).hex().encode(),
+    )
+
+
+def events(first: int, n: int, noise: int = 0) -> EventColumns:
     seqs = range(first, first + n)
     return EventColumns(
         source=["pump"] * n,
@@ -37,9 +48,7 @@ def events(first: int, n: int, payload: bytes = b"") -> EventColumns:
         in_seq=[seq if seq % 3 else None for seq in seqs],
         boot=[None] * n,
         flags=[0] * n,
-        payload=[
-            payload or b'{"accel_rms":%d.5,"current_a":12.25,"temp_c":61.0,"seq":%d}' % (seq, seq) for seq in seqs
-        ],
+        payload=[payload(seq, noise) for seq in seqs],
     )
 
 
@@ -76,12 +85,12 @@ def unit(
     n_results: int = 0,
     n_notices: int = 0,
     meta: bytes = b'{"received":1}',
-    payload: bytes = b"",
+    noise: int = 0,
 ) -> Unit:
     return Unit(
         event_first=event_first,
         result_first=result_first,
-        events=events(event_first, n_events, payload) if n_events else None,
+        events=events(event_first, n_events, noise) if n_events else None,
         results=results(result_first, n_results) if n_results else None,
         notices=notices(n_notices),
         meta=meta,
