@@ -1,0 +1,57 @@
+"""Draw the pictures of first-hour.md from a real run: `.venv/bin/python docs/tutorial/draw_demo.py`."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from edged.demo.run import Options, play
+from edged.demo.show import LineShow
+from edged.demo.view import Screen, render
+from edged.ops.clock import SystemClock
+
+HERE = Path(__file__).parent
+SECONDS = 30.0
+CLOCK = SystemClock()
+
+
+class Camera(LineShow):
+    """Keeps the first frame after each of the wanted moments."""
+
+    def __init__(self, moments: dict[str, Callable[[Screen], bool]]) -> None:
+        super().__init__(sys.stdout, CLOCK)
+        self._moments = moments
+
+    def frame(self, make: Callable[[], Screen]) -> None:
+        super().frame(make)
+        screen = make()
+        for name, reached in list(self._moments.items()):
+            if reached(screen):
+                del self._moments[name]
+                draw(screen, HERE / name)
+
+
+def draw(screen: Screen, path: Path) -> None:
+    console = Console(width=112, file=io.StringIO(), record=True, force_terminal=True)
+    console.print(render(screen))
+    svg = console.export_svg(title="make demo CHAOS=1")
+    # Any monospaced font of the reader's will do; nothing is to be fetched from elsewhere.
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code", "ui-monospace")
+    path.write_text(svg, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    camera = Camera(
+        {
+            "demo-link-cut.svg": lambda screen: screen.doing.startswith("the cable") and screen.tally.lost > 200,
+            "demo-end.svg": lambda screen: screen.elapsed_s > SECONDS - 2,
+        }
+    )
+    options = Options(seconds=SECONDS, chaos=True, pumps=6, rate_hz=20.0, keep=None)
+    with camera as show:
+        show.end(play(options, clock=CLOCK, daemon=[sys.executable, "-m", "edged"], show=show))
