@@ -1,0 +1,101 @@
+"""A journal in memory: the same promises as the real one as long as the process lives. Commits when told, or at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from edged.errors import BugError
+from edged.messages import EventColumns, Notice, ResultColumns, Unit
+from edged.ports import Committed, StoredEvents, StoredNotices, StoredResults
+
+
+class MemoryJournal:
+    """Implements `edged.ports.Journal`.
+
+    hold: keep units undone until `release` is called, as a slow disk would.
+    evict_unsent: reported with the next commit, as if the budget had been reached.
+    """
+
+    def __init__(self, *, epoch: str = "abcdef012345") -> None:
+        self.epoch = epoch
+        self.delivered_upto = 0
+        self.answered_upto = 0
+        self.noticed_upto = 0
+        self.units: list[Unit] = []
+        self.snapshot: tuple[int, bytes] | None = None
+        self.meta: bytes | None = None
+        self.next_event = 1
+        self.next_result = 1
+        self.hold = False
+        self.evict_unsent = 0
+        self._held: list[tuple[Unit, Callable[[Committed], None]]] = []
+
+    def epoch_of_result(self, seq: int) -> str:  # noqa: ARG002 - one epoch only
+        return self.epoch
+
+    def submit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
+        n_events = len(unit.events.source) if unit.events else 0
+        n_results = len(unit.results.context) if unit.results else 0
+        if n_events and unit.event_first != self.next_event:
+            raise BugError(f"event seq {unit.event_first}, expected {self.next_event}")
+        if n_results and unit.result_first != self.next_result:
+            raise BugError(f"result seq {unit.result_first}, expected {self.next_result}")
+        self.next_event += n_events
+        self.next_result += n_results
+        if self.hold:
+            self._held.append((unit, done))
+        else:
+            asyncio.get_running_loop().call_soon(self._commit, unit, done)
+
+    def release(self) -> None:
+        """Everything held becomes durable."""
+        held, self._held = self._held, []
+        for unit, done in held:
+            self._commit(unit, done)
+
+    def _commit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
+        self.units.append(unit)
+        self.meta = unit.meta
+        evicted, self.evict_unsent = self.evict_unsent, 0
+        done(Committed(len(self.units), 0, 100, 0, evicted, evicted))
+
+    async def read_results(self, first_seq: int, limit: int) -> list[StoredResults]:
+        found, rows = [], 0
+        for unit in self.units:
+            if unit.results is None or unit.result_first + len(unit.results.context) <= first_seq or rows >= limit:
+                continue
+            skip = max(0, first_seq - unit.result_first)
+            found.append(StoredResults(unit.result_first + skip, _cut_results(unit.results, skip)))
+            rows += len(unit.results.context) - skip
+        return found
+
+    async def read_events(self, first_seq: int, limit: int) -> list[StoredEvents]:
+        found, rows = [], 0
+        for unit in self.units:
+            if unit.events is None or unit.event_first + len(unit.events.source) <= first_seq or rows >= limit:
+                continue
+            skip = max(0, first_seq - unit.event_first)
+            columns = EventColumns(*(getattr(unit.events, name)[skip:] for name in EventColumns.__struct_fields__))
+            found.append(
+                StoredEvents(unit.event_first + skip, unit.arrival_wall_ms, unit.arrival_mono_ns, unit.boot, columns)
+            )
+            rows += len(columns.source)
+        return found
+
+    async def read_notices(self, after_batch: int, limit: int) -> list[StoredNotices]:
+        found: list[tuple[int, list[Notice]]] = [
+            (batch, unit.notices) for batch, unit in enumerate(self.units, 1) if batch > after_batch and unit.notices
+        ]
+        return [StoredNotices(*item) for item in found[:limit]]
+
+    async def save_snapshot(self, event_seq: int, blob: bytes) -> None:
+        self.snapshot = (event_seq, blob)
+
+    async def save_meta(self, meta: bytes) -> None:
+        self.meta = meta
+
+
+def _cut_results(rows: ResultColumns, skip: int) -> ResultColumns:
+    cut = [getattr(rows, name)[skip:] for name in ResultColumns.__struct_fields__[1:]]
+    return ResultColumns(rows.contexts, *cut)
