@@ -86,13 +86,13 @@ class HardwareClass:
     cpu_threads: Annotated[
         int,
         Key(
-            "Processor threads for all models together; 0: one per core but one.",
-            why="the sum of threads must not exceed the cores",
+            "Processor threads of one call of a model.",
+            why="0 would compute nothing; more threads than cores slow each other down",
             unit="threads",
-            ge=0,
+            ge=1,
             le=256,
         ),
-    ] = 0
+    ] = 1
     limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
     lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
     envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()

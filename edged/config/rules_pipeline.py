@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from edged.config.keys import NAME_PATTERN
 from edged.config.pipeline import Alarm, Calibration, Constraint, Input, ModelSource, Output, Pipeline, Scaling
 from edged.config.problems import Finding, Path
-from edged.config.rules_links import check_chain
+from edged.config.rules_links import RULES, check_chain
 from edged.config.settings import Config, Security
 
 CODECS_HERE = ("json",)  # what this version decodes; the others are reserved names
@@ -150,10 +150,17 @@ def check_model(model: ModelSource, security: Security | None) -> Iterator[Findi
     elif model.path is not None and security is not None and not security.allow_unsigned:
         cure = "write [security] allow_unsigned = true, or use a slot"
         yield Finding(("path",), "is an unsigned model, which [security] refuses", model.path, cure=cure)
+    if model.slot is not None and security is not None and not security.allow_unsigned:
+        message = "is not served: this version verifies no signatures, so its answers have quality 0"
+        cure = "write [security] allow_unsigned = true when you trust the files in the slot"
+        yield Finding(("slot",), message, model.slot, cure=cure, note=True)
     if model.slot is not None and model.version is not None:
         cure = "remove it: the signed manifest says the version"
         yield Finding(("version",), "belongs to unsigned models only", model.version, cure=cure)
     yield from check_chain(model.chain)
+    if RULES in model.chain:
+        message = "names rules, which this version cannot declare: without a usable model answers have quality 0"
+        yield Finding(("chain",), message, model.chain, cure="leave it for later versions, or remove it", note=True)
     for name, fields in model.inputs.items():
         if not fields:
             yield Finding(("inputs", name), "has no fields", (), allowed="a list of input.fields, at least 1")

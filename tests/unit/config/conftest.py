@@ -34,7 +34,7 @@ stride = 8
 
 [pipeline.model]
 path = "pump.onnx"
-chain = ["onnxruntime:cpu", "rules"]
+chain = ["onnxruntime:cpu"]
 
 [pipeline.output]
 kind = "classification"

@@ -40,7 +40,11 @@ def test_the_contract_example_loads_as_it_stands_given_the_model_files(tmp_path:
     assert pipeline.model.chain == ("openvino:cpu", "onnxruntime:cpu", "rules")
     assert pipeline.output.alarm[0].effective_code == "bearing"
     assert report.config.upstream is not None
-    assert [note.key for note in report.notes] == ["upstream"]
+    assert [note.key for note in report.notes] == [
+        "upstream",
+        "pipeline[pump].model.slot",
+        "pipeline[pump].model.chain",
+    ]
 
 
 def test_the_example_is_the_one_of_the_contract() -> None:
@@ -80,7 +84,7 @@ def test_paths_are_relative_to_the_file_that_says_them(look: Examine, tmp_path: 
 
 
 def test_what_follows_from_other_keys_is_filled_in(look: Examine, tmp_path: Path) -> None:
-    config = look(spoil(('chain = ["onnxruntime:cpu", "rules"]', ""))).config
+    config = look(spoil(('chain = ["onnxruntime:cpu"]', ""))).config
     assert config is not None
     assert config.broker.client_id == "edged-lyon-gw-01"
     assert config.status.socket == f"{tmp_path}/state/edged.sock"
@@ -98,7 +102,7 @@ def test_what_is_given_is_not_filled_in(look: Examine, tmp_path: Path) -> None:
     config = look(text).config
     assert config is not None
     assert (config.broker.client_id, config.status.socket) == ("mine", str(tmp_path / "s.sock"))
-    assert config.pipelines[0].model.chain == ("onnxruntime:cpu", "rules")
+    assert config.pipelines[0].model.chain == ("onnxruntime:cpu",)
 
 
 def test_files_of_conf_d_are_merged_in_name_order_and_the_later_wins(look: Examine) -> None:

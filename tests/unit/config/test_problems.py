@@ -15,7 +15,7 @@ KIND = 'kind = "classification"\nlabels = ["ok", "bearing"]'
 ALARM = 'alarm = { label = "bearing", min_score = 0.8, severity = "high" }'
 TOPICS = 'topics = ["plant/+/pump/+"]'
 DEVICE = 'device = "{topic[1]}-{topic[3]}"'
-CHAIN = 'chain = ["onnxruntime:cpu", "rules"]'
+CHAIN = 'chain = ["onnxruntime:cpu"]'
 MODEL = 'path = "pump.onnx"'
 ANOMALY = (KIND, 'kind = "anomaly"\nthreshold = 0.5')
 
