@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edged.store import waltail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FILE_HEADER_BYTES = 100  # at the start of page 1
 LEAF = 13  # type byte of a table's leaf page
@@ -84,29 +84,34 @@ class PageFile:
         self.count = max(self.count, *self._newer, 0)
 
 
-def find_rows(pages: PageFile, shape: str, is_late: Callable[[], bool]) -> dict[int, Place]:
-    """Row number -> place of every row whose columns have the `shape`: one letter per column. Newest pages first.
+def find_rows(pages: PageFile, shapes: dict[str, str], is_late: Callable[[], bool]) -> dict[str, dict[int, Place]]:
+    """Table -> row number -> place, for every row whose columns have the table's shape. Last pages first.
 
-    n: NULL (the row number itself), i: integer, t: text, b: blob, o: blob or NULL.
+    A shape has one letter per column: n NULL (the row number itself), i integer, t text, b blob, o blob or NULL.
     """
-    found: dict[int, Place] = {}
+    found: dict[str, dict[int, Place]] = {table: {} for table in shapes}
     for number in range(pages.count, 0, -1):
         if is_late():
             break
         try:
-            page = pages.page(number)
-            start = FILE_HEADER_BYTES if number == 1 else 0
-            if page[start] != LEAF:
-                continue
-            for index in range(int.from_bytes(page[start + 3 : start + 5], "big")):
-                at = start + 8 + 2 * index
-                offset = int.from_bytes(page[at : at + 2], "big")
-                cell = _cell(page, offset)
-                if _fits(_serial_types(page, cell.payload_at)[1], shape):
-                    found.setdefault(cell.rowid, Place(number, offset))
+            for offset, cell, types in _leaf_rows(pages.page(number), FILE_HEADER_BYTES if number == 1 else 0):
+                for table, shape in shapes.items():
+                    if _fits(types, shape):
+                        found[table].setdefault(cell.rowid, Place(number, offset))
         except (Malformed, IndexError):
             continue  # the rest of this page cannot be told apart
     return found
+
+
+def _leaf_rows(page: bytes, start: int) -> Iterator[tuple[int, Cell, list[int]]]:
+    """(offset, head, column types) of each row in a leaf page; nothing for any other page."""
+    if page[start] != LEAF:
+        return
+    for index in range(int.from_bytes(page[start + 3 : start + 5], "big")):
+        at = start + 8 + 2 * index
+        offset = int.from_bytes(page[at : at + 2], "big")
+        cell = _cell(page, offset)
+        yield offset, cell, _serial_types(page, cell.payload_at)[1]
 
 
 def read_row(pages: PageFile, place: Place) -> tuple[int | bytes | str | None, ...]:

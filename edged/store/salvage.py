@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,10 +13,11 @@ from edged.store.database import PAGE_BYTES
 from edged.store.segment import Unpacker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ROWS_PER_TRANSACTION = 500
-JOURNAL_SHAPE = "niiiiiiittbooo"
+SHAPES = {"journal": "niiiiiiittbooo", "epoch": "nttiiii", "tombstone": "ntiiiti", "snapshot": "nib"}
 _INSERT = "INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -67,62 +67,53 @@ def copy_rows(
 
     Rows are searched until `search_is_late` and then copied until `is_late`.
     """
-    following: StoredRow | None = None
-    copied = 0
     with closing(pages.PageFile(damaged, PAGE_BYTES)) as source:
-        found = pages.find_rows(source, JOURNAL_SHAPE, search_is_late)
+        found = pages.find_rows(source, SHAPES, search_is_late)
         complete = not search_is_late()
         try:
-            target.execute("BEGIN IMMEDIATE")
-            for row in _rows(source, found):
-                if is_late():
-                    complete = False
-                    break
-                if not is_intact(row, following):
-                    continue
-                target.execute(_INSERT, row)
-                following = row
-                copied += 1
-                if copied % ROWS_PER_TRANSACTION == 0:
-                    target.execute("COMMIT")
-                    target.execute("BEGIN IMMEDIATE")
-            target.execute("COMMIT")
+            for table in ("epoch", "tombstone", "snapshot"):
+                _copy_small(source, target, table, found[table])
+            return _copy_journal(source, target, found["journal"], is_late) and complete
         except apsw.FullError:
-            complete = False
             if target.in_transaction:
                 target.execute("ROLLBACK")
-    return complete
+            return False
 
 
-def copy_small_tables(damaged: Path, target: apsw.Connection) -> None:
-    """Epochs, tombstones and the snapshot, as far as SQLite can still read them. Call it after `copy_rows`.
+def _copy_small(source: pages.PageFile, target: apsw.Connection, table: str, found: dict[int, pages.Place]) -> None:
+    for rowid in sorted(found):
+        values = _read(source, found[rowid])
+        if values is not None and (table != "snapshot" or _intact_blob(values[2])):
+            target.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))})", values)  # noqa: S608  constants
 
-    What cannot be read is what damage means; the new epoch says that something is missing.
-    """
+
+def _copy_journal(
+    source: pages.PageFile, target: apsw.Connection, found: dict[int, pages.Place], is_late: Callable[[], bool]
+) -> bool:
+    following: StoredRow | None = None
+    target.execute("BEGIN IMMEDIATE")
+    for copied, batch in enumerate(sorted(found, reverse=True), start=1):
+        if is_late():
+            target.execute("COMMIT")
+            return False
+        values = _read(source, found[batch])
+        row = StoredRow(*values) if values is not None else None
+        if row is not None and is_intact(row, following):
+            target.execute(_INSERT, row)
+            following = row
+        if copied % ROWS_PER_TRANSACTION == 0:
+            target.execute("COMMIT")
+            target.execute("BEGIN IMMEDIATE")
+    target.execute("COMMIT")
+    return True
+
+
+def _read(source: pages.PageFile, where: pages.Place) -> tuple[Any, ...] | None:
+    """The row, or None when it cannot be put together."""
     try:
-        source = apsw.Connection(str(damaged))
-    except apsw.Error:
-        return
-    with closing(source):
-        source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # the damaged file stays as it was found
-        source.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)  # read on although the header or schema looks wrong
-        for table in ("epoch", "tombstone", "snapshot"):
-            try:
-                for row in source.execute(f"SELECT * FROM {table}"):  # noqa: S608  one of three constants
-                    if table != "snapshot" or _intact_blob(row[2]):
-                        target.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)  # noqa: S608
-            except apsw.Error:
-                continue
-
-
-def _rows(source: pages.PageFile, found: dict[int, pages.Place]) -> Iterator[StoredRow]:
-    """Journal rows from the newest down, as they stand; rows that cannot be put together are left out."""
-    for batch in sorted(found, reverse=True):
-        try:
-            values: Any = pages.read_row(source, found[batch])
-        except pages.Malformed:
-            continue
-        yield StoredRow(*values)
+        return pages.read_row(source, where)
+    except pages.Malformed:
+        return None
 
 
 def is_intact(row: StoredRow, following: StoredRow | None) -> bool:

@@ -136,7 +136,6 @@ class _Opening:
         schema.migrate(connection, self._clock.wall_ms(), self._migrations)
         limit_s = self._settings.salvage_limit_s
         complete = salvage.copy_rows(aside, connection, self._deadline(limit_s / 2), self._deadline(limit_s))
-        salvage.copy_small_tables(aside, connection)
         begin_epoch(connection, "damage", self._clock.wall_ms())
         room = self._free_bytes(self._path.parent) - self._settings.free_floor_bytes - self._settings.budget_bytes
         kept = room >= 0  # evidence for people; the room that the budget promises to the store comes first
