@@ -14,6 +14,7 @@ from edged.errors import ProtocolViolation
 from edged.messages import Outbound
 from edged.mqtt.counters import Counters
 from edged.mqtt.frames import (
+    CONNACK,
     Codec,
     ConnAck,
     Control,
@@ -128,6 +129,10 @@ class Connection(asyncio.Protocol):
             return
         self._read_ns = self._now_ns()
         self._ping_pending = False
+        if not self._heard and data[0] != CONNACK:
+            self._heard = True
+            self._violated(ProtocolViolation(f"waiting for CONNACK: the broker began with {data[:20]!r}"))
+            return
         self._heard = True
         inbox = self.inbox
         before = len(inbox)
@@ -139,9 +144,7 @@ class Connection(asyncio.Protocol):
             controls = []
         if self._phase is Phase.CONNECTING and controls:
             self._on_control(controls.pop(0))
-        if not self.generation:  # no CONNACK yet, or a refusing one: whatever else came is not for us
-            if acked or inbox:
-                self._violated(ProtocolViolation("waiting for CONNACK: another packet came first"))
+        if not self.generation:  # CONNACK is incomplete, or a refusal: whatever came with it is not for us
             inbox.clear()
             return
         if self._canary_due_ns:

@@ -18,6 +18,7 @@ from edged.mqtt.wire import decode_length, decode_text
 
 MAX_RECEIVE = 65_535
 
+CONNACK = 0x20
 PUBLISH = 0x30
 PUBACK = 0x40
 _PUBACK_WORD = 0x4002  # a PUBACK without reason code: 40 02 id id

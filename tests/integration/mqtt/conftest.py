@@ -45,6 +45,11 @@ class Subject:
             await asyncio.gather(self._task, return_exceptions=True)
             assert self._task.cancelled() or self._task.exception() is None, self._task
 
+    async def ended(self) -> None:
+        """Wait until `run` has returned by itself."""
+        assert self._task is not None
+        await self._task
+
     def take(self, limit: int = 100_000) -> list[Inbound]:
         """Take messages without acknowledging them."""
         generation, messages = self.link.take(limit)
