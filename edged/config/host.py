@@ -62,14 +62,6 @@ def _no_password() -> str:
     raise ValueError("the key is protected by a password")
 
 
-def read_password(broker: Broker, environ: Mapping[str, str]) -> bytes | None:
-    """The password for the broker, or None when there is none. Raises OSError or KeyError naming what is missing."""
-    file = broker.password_file
-    if broker.password_credential:
-        file = f"{environ['CREDENTIALS_DIRECTORY']}/{broker.password_credential}"
-    return FilePath(file).read_bytes().split(b"\n", 1)[0].rstrip(b"\r") if file else None
-
-
 def check_models(config: Config) -> Iterator[Finding]:
     """Every model file is there: the path, or the slot's manifest and what it lists."""
     for index, pipeline in enumerate(config.pipeline):

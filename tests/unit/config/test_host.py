@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edged.config.host import file_fault, read_password
-from edged.config.settings import Broker
+from edged.config.host import file_fault
 from tests.unit.config.conftest import VALID, Examine, keys, only, spoil
 
 URL = 'url = "mqtt://127.0.0.1:1883"'
@@ -124,16 +122,6 @@ def test_a_credential_can_only_be_checked_inside_the_service(look: Examine, tmp_
     inside = look(text, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert "LoadCredential=" in only(inside).cure
     assert look(text, files={"broker": b"pw"}, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}).notes == ()
-
-
-def test_the_password_is_the_first_line(tmp_path: Path) -> None:
-    broker = Broker(url="mqtt://a", username="u")
-    assert read_password(broker, {}) is None
-    (tmp_path / "pw").write_bytes(b"p w\xc3\xa4\r\nnot this\n")
-    from_file = replace(broker, password_file=str(tmp_path / "pw"))
-    assert read_password(from_file, {}) == b"p w\xc3\xa4"
-    from_credential = replace(broker, password_credential="pw")
-    assert read_password(from_credential, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == b"p w\xc3\xa4"
 
 
 @pytest.fixture(scope="module")
