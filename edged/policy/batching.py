@@ -47,7 +47,7 @@ def best_batch(cost: Cost, waiting: int, deadline_ms: float, *, largest: int = 1
     if waiting <= 0:
         return 0
     most = min(waiting, largest)
-    budget_us = deadline_ms * 1000 - cost.call_us
-    if cost.item_us <= 0:
+    deadline_us = deadline_ms * 1000
+    if cost.item_us <= 0 or cost.batch_us(most) <= deadline_us:
         return most
-    return max(1, min(most, int(budget_us / cost.item_us)))
+    return max(1, min(most, int((deadline_us - cost.call_us) / cost.item_us)))

@@ -116,6 +116,14 @@ CAUSES: Mapping[str, Cause] = {
         "results stop, `R/health` goes on",
         "a commit succeeds",
     ),
+    "store_locked": Cause(
+        "degraded",
+        30,
+        "at the first commit that finds the store locked by another program",
+        "retries, acknowledges nothing: the broker keeps the events",
+        "results stop, `R/health` goes on",
+        "a commit succeeds",
+    ),
     "store_recovered": Cause(
         "degraded",
         600,
