@@ -50,4 +50,4 @@ def best_batch(cost: Cost, waiting: int, deadline_ms: float, *, largest: int = 1
     deadline_us = deadline_ms * 1000
     if cost.item_us <= 0 or cost.batch_us(most) <= deadline_us:
         return most
-    return max(1, min(most, int((deadline_us - cost.call_us) / cost.item_us)))
+    return int(max(1.0, min(most, (deadline_us - cost.call_us) / cost.item_us)))
