@@ -48,6 +48,8 @@ class Delivery:
         self._refused_above = 0
         self._refill_wanted = asyncio.Event()
         self._connection = 0
+        self._historical_below = 0
+        """Results before this one were made before the present connection: history for whoever listens."""
 
     # --- after a commit ---
 
@@ -101,6 +103,7 @@ class Delivery:
 
     def connected(self, generation: int) -> None:
         self._connection = generation
+        self._historical_below = self.outbox.committed + 1
         self.board.connected()
         self.pump()
 
@@ -165,8 +168,12 @@ class Delivery:
         while True:
             await self._refill_wanted.wait()
             self._refill_wanted.clear()
-            await self._refill_notices()
-            await self._refill_results()
+            await self.refill_once()
+
+    async def refill_once(self) -> None:
+        """Read back one portion of what waits, notices first."""
+        await self._refill_notices()
+        await self._refill_results()
 
     async def _refill_results(self) -> None:
         first = self.outbox.refill_from()
@@ -184,7 +191,7 @@ class Delivery:
                 self._encoder.encode(
                     group.first_seq,
                     group.columns,
-                    historical=True,
+                    historical=group.first_seq < self._historical_below,
                     epoch=self._journal.epoch_of_result(group.first_seq),
                 )
                 for group in stored
