@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edged.errors import EdgedError, ExitCode
+from edged.errors import ExitCode
 
 
 @click.command("demo")
@@ -31,13 +31,15 @@ def demo(seconds: float | None, chaos: bool, pumps: int, rate: float, keep: Path
     Example:
       edged demo --seconds 30 --chaos
     """
+    from edged.demo.processes import DemoError
+
     try:
         from rich.console import Console
 
         from edged.demo.run import Options, play
         from edged.demo.show import LineShow, TerminalShow
     except ModuleNotFoundError as error:
-        raise EdgedError(
+        raise DemoError(
             f"the demo needs the Python package {error.name}, which the daemon itself does not",
             hint="pip install 'edged[demo]'",
         ) from error

@@ -42,7 +42,7 @@ def config(port: int) -> str:
         "max_queued_messages 100000",
         "max_queued_bytes 268435456",
         "max_inflight_messages 1000",
-        "message_size_limit 1048576",
+        "max_packet_size 1048576",
         "set_tcp_nodelay true",  # without it small messages wait 40 ms for the delayed TCP acknowledgement
         "log_type error",
         "log_type warning",
