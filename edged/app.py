@@ -36,6 +36,7 @@ from edged.mqtt.link import MqttLink
 from edged.mqtt.settings import LinkSettings, TlsSettings
 from edged.ops.host import read_host
 from edged.ops.metrics import EngineMetrics
+from edged.ops.status_samples import status_samples
 from edged.ops.status_server import Page, StatusServer, open_loopback, open_unix
 from edged.publish.board import Board
 from edged.publish.letters import LetterBox, gap_notice
@@ -248,6 +249,7 @@ class App:
         """Open the sockets of `edged status` and Prometheus; a daemon without them still does its job."""
         registry = self.engine.parts.metrics.registry
         registry.add_source(self.report.samples)
+        registry.add_source(lambda: status_samples(self.report.status()))
         self._status = StatusServer(
             {
                 "/status": Page("application/json", lambda: msgspec.json.encode(self.report.status())),

@@ -220,12 +220,14 @@ class Metrics:
         """Samples of one name gathered into one metric, whatever order the sources gave them in."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        gathered: dict[str, Any] = {}
+        gathered: dict[tuple[str, str], Any] = {}
         for sample in self._samples():
-            metric = gathered.get(sample.name)
+            metric = gathered.get((sample.kind, sample.name))
             if metric is None:
                 make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
-                metric = gathered[sample.name] = make(sample.name, sample.text, labels=tuple(sample.labels))
+                metric = gathered[sample.kind, sample.name] = make(
+                    sample.name, sample.text, labels=tuple(sample.labels)
+                )
             if sample.value is not None:
                 metric.add_metric(tuple(sample.labels.values()), sample.value)
         yield from gathered.values()
