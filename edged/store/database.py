@@ -30,7 +30,11 @@ DAMAGE_RESULTS = frozenset(
 
 
 def connect_writer(path: Path) -> apsw.Connection:
-    """The one connection that writes: WAL, and every commit on the disk before it returns."""
+    """The one connection that writes: WAL, and every commit on the disk before it returns.
+
+    Closing it leaves the WAL where it is: only `close_clean` may take it away, because a WAL that is missing otherwise
+    means lost commits.
+    """
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     _harden(connection)
@@ -40,10 +44,18 @@ def connect_writer(path: Path) -> apsw.Connection:
             "auto_vacuum", "INCREMENTAL"
         )  # on an existing file this would write, before anything is examined
     connection.pragma("journal_mode", "WAL")
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.pragma("synchronous", "FULL")
     connection.pragma("wal_autocheckpoint", 0)  # the writer chooses the moment
     connection.pragma("cache_size", -WRITER_CACHE_KIB)
     return connection
+
+
+def close_clean(connection: apsw.Connection) -> None:
+    """Bring the whole WAL home, remove it and close. Raises `apsw.Error` with the connection still open."""
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+    connection.close()
 
 
 def connect_reader(path: Path) -> apsw.Connection:

@@ -124,7 +124,6 @@ class _Opening:
                 raise
             finding = examination.Finding(damage=str(error))
         if connection is not None and finding.damage:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # the damaged file stays as it was found
             connection.close()
         return (None if finding.damage else connection), finding
 

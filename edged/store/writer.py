@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from edged.store.database import as_own, is_damage
+from edged.store.database import as_own, close_clean, is_damage
 
 if TYPE_CHECKING:
     import asyncio
@@ -86,7 +86,7 @@ class Writer:
         try:
             if not self.trouble:
                 last(self._connection)
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                close_clean(self._connection)
         except apsw.Error:
             pass  # the WAL keeps everything: the next start brings it home
         self._connection.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from edged.messages import Unit
 from edged.ports import Committed
-from edged.store import OpenedStore, StoreSettings, open_store
+from edged.store import OpenedStore, StoreSettings, open_store, place
 from edged.store.journal import SqliteJournal
 from tests.unit.store.samples import SteppingClock, unit
 
@@ -27,13 +28,23 @@ class Listener:
         return [(code, active) for code, active, _ in self.troubles]
 
 
-async def opened(folder: Path, listener: Listener | None = None, **settings: object) -> OpenedStore:
+async def opened(
+    folder: Path,
+    listener: Listener | None = None,
+    *,
+    other_bytes: Callable[[], int] = int,
+    free_bytes: Callable[[Path], int] = place.free_bytes,
+    **settings: object,
+) -> OpenedStore:
+    """A store in `folder`; `settings` are fields of `StoreSettings`."""
     listener = listener or Listener()
     return await open_store(
         StoreSettings(folder, **settings),  # type: ignore[arg-type]  # the tests pass the fields they need by name
         clock=SteppingClock(),
         on_trouble=listener.on_trouble,
         on_failure=listener.failures.append,
+        other_bytes=other_bytes,
+        free_bytes=free_bytes,
     )
 
 
