@@ -104,17 +104,15 @@ class AlarmBank:
 
         Args:
             ts: event time, Unix ms.
-            values: the first one stands in for the score where there is none, as in a regression.
+            values: for `above_threshold` the first one stands in for a missing score, as in a regression.
         """
         trusted = label != CALIBRATING and not (label is None and score is None and values is None)
-        if score is None and values:
-            first = next(iter(values.values()))
-            score = first if isinstance(first, float) else None
+        value: object = score if score is not None else next(iter((values or {}).values()), None)
         changes = []
         for rule in self._rules:
             active = self._active[rule.code]
             entry = active.get(device)
-            hit = trusted and _is_hit(rule, label, score)
+            hit = trusted and _is_hit(rule, label, score, value)
             if entry is None and not hit:
                 continue  # what almost every result is; the table says the same
             seen = _seen(rule, entry, hit=hit) if trusted else Seen.NOTHING
@@ -154,12 +152,10 @@ class AlarmBank:
         return True
 
 
-def _is_hit(rule: AlarmRule, label: str | None, score: float | None) -> bool:
-    if score is None:
-        return False
+def _is_hit(rule: AlarmRule, label: str | None, score: float | None, value: object) -> bool:
     if rule.above_threshold is not None:
-        return score > rule.above_threshold
-    return score >= rule.min_score and (rule.label is None or rule.label == label)
+        return isinstance(value, float) and value > rule.above_threshold
+    return score is not None and score >= rule.min_score and (rule.label is None or rule.label == label)
 
 
 def _seen(rule: AlarmRule, entry: _Active | None, *, hit: bool) -> Seen:

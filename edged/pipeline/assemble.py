@@ -143,7 +143,8 @@ def _converted(values: Array, dtype: np.dtype[Any]) -> tuple[Array, list[int]]:
     else:
         limits = np.iinfo(dtype)
         rounded = np.rint(values)
-        good = (rounded >= limits.min) & (rounded <= limits.max)  # False for NaN, too
+        # `max` itself may be no float, `max + 1` always is one; NaN is on neither side
+        good = (rounded >= limits.min) & (rounded < limits.max + 1)
         array = np.where(good, rounded, 0).astype(dtype)
     if good.all():
         return array, []

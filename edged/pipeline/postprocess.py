@@ -72,7 +72,7 @@ class Postprocessor:
         """Interpret one call of the model.
 
         Args:
-            outputs: by name, batch axis first; rows beyond `devices` are padding.
+            outputs: by name, batch axis first.
             devices: of each row, in order.
             unusable: rows whose input could not be given to the model as it is (see `Assembler`).
 
@@ -192,15 +192,15 @@ class _Detection:
         places = scores.shape[1]
         if classes.shape[1] != places or boxes.shape[1] != 4 * places:
             raise _bad_output(self._boxes, boxes.shape, f"4 numbers for each of {places} detections per row")
-        filled = np.full(count, places)
+        filled, broken = _finite(np.full((count, 1), float(places)))
         if self._count is not None:
-            filled = _rows(outputs, self._count, count)[:, 0].clip(0, places)
+            filled, broken = _finite(_rows(outputs, self._count, count))
         answers = _good([None] * count, [None] * count, [None] * count)
         boxes = boxes.reshape(count, places, 4)
         for row in range(count):
-            used = int(filled[row]) if np.isfinite(filled[row]) else places
+            used = max(0, int(filled[row, 0]))
             self._fill(answers, row, scores[row, :used], classes[row, :used], boxes[row, :used])
-        return answers
+        return _spoilt(answers, broken)
 
     def _fill(self, answers: Answers, row: int, scores: Array, classes: Array, boxes: Array) -> None:
         if not (np.isfinite(scores).all() and np.isfinite(classes).all() and np.isfinite(boxes).all()):
@@ -268,11 +268,11 @@ def _spoilt(answers: Answers, broken: list[int]) -> Answers:
 
 
 def _rows(outputs: Mapping[str, Array], name: str, count: int) -> Array:
-    """One output as (count, columns), padding cut off."""
+    """One output as (count, columns)."""
     array = outputs[name]
-    if array.ndim == 0 or array.shape[0] < count:
+    if array.ndim == 0 or array.shape[0] != count:
         raise _bad_output(name, array.shape, f"{count} rows, batch axis first")
-    rows: Array = array[:count].reshape(count, math.prod(array.shape[1:]))  # not -1: a row may be empty
+    rows: Array = array.reshape(count, math.prod(array.shape[1:]))  # not -1: a row may be empty
     return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
 
 

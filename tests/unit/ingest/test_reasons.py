@@ -28,14 +28,11 @@ def codes_in(tree: ast.AST) -> Iterator[str]:
             place = FIRST_ARGUMENT.get(name)
             if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant):
                 yield from literals(node.args[place])
-        elif isinstance(node, ast.Assign) and {getattr(target, "id", "") for target in node.targets} & TABLES:
-            assert isinstance(node.value, ast.Dict)
-            for value in node.value.values:
-                yield from literals(value)
-        elif isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") in TABLES:
-            assert isinstance(node.value, ast.Dict)
-            for value in node.value.values:
-                yield from literals(value)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if {getattr(target, "id", "") for target in targets} & TABLES:
+                for value in node.value.values:
+                    yield from literals(value)
 
 
 def sources() -> dict[str, ast.Module]:
