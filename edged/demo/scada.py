@@ -15,6 +15,7 @@ import msgspec
 from edged.demo.accounting import Seen
 from edged.demo.facts import Heard
 
+_READ = frozenset({"result", "state", "mode", "health", "gap", "dlq", "alarm", "device"})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -38,7 +39,6 @@ class Picture:
     root: str
     labelled: str
     state: str = "unknown"
-    instance: str | None = None
     mode: str = "unknown"
     reasons: tuple[str, ...] = ()
     devices: dict[str, Device] = field(default_factory=dict)
@@ -54,6 +54,8 @@ class Picture:
     def hear(self, heard: Heard) -> Seen | None:
         """Take one message; returns the result it carried, if it was one."""
         branch, *rest = heard.topic.removeprefix(self.root + "/").split("/")
+        if branch not in _READ:
+            return None
         try:
             body = _decode(heard.payload) if heard.payload else {}
             if branch == "result":
@@ -80,7 +82,6 @@ class Picture:
     def _notice(self, branch: str, rest: list[str], body: Mapping[str, Any], *, cleared: bool) -> None:
         if branch == "state":
             self.state = str(body.get("state", "unknown"))
-            self.instance = body.get("instance")
         elif branch == "mode":
             self.mode = str(body["mode"])
             self.reasons = tuple(_code(reason) for reason in body.get("reasons", ()))

@@ -46,6 +46,7 @@ def facts(summary: Summary) -> dict[str, Any]:
         "gaps": picture.gaps,
         "missing_events": picture.missing_events,
         "letters": dict(picture.letters),
+        "unreadable": picture.unreadable,
         "mode": picture.mode,
         "ledger": dict(summary.ledger),
         "chaos": [damage._asdict() for damage in summary.damages],

@@ -77,10 +77,16 @@ def _pumps(picture: Picture) -> RenderableType:
     devices = sorted(picture.devices.items())
     for name, device in devices[:_PUMPS_SHOWN]:
         score = "" if device.label_score is None else f"{device.label_score:.2f}"
-        table.add_row(name, _label(device), score, _bar(device.anomaly), _alarms(device), str(device.results))
+        table.add_row(
+            _name(name, device), _label(device), score, _bar(device.anomaly), _alarms(device), str(device.results)
+        )
     if len(devices) > _PUMPS_SHOWN:
         table.add_row(f"and {len(devices) - _PUMPS_SHOWN} more")
     return table
+
+
+def _name(name: str, device: Device) -> str:
+    return f"{name} ({device.state})" if device.state in {"stale", "offline"} else name
 
 
 def _label(device: Device) -> Text:

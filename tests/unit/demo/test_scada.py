@@ -47,12 +47,12 @@ def test_a_failed_inference_is_a_result_but_changes_no_value(picture: Picture) -
 
 
 def test_state_mode_health_and_devices_are_the_newest_heard(picture: Picture) -> None:
-    picture.hear(heard("state", {"state": "online", "instance": "x"}))
+    picture.hear(heard("state", {"state": "online"}))
     picture.hear(heard("mode", {"mode": "degraded", "reasons": [{"code": "lane_behind"}, "other"]}))
     picture.hear(heard("health", {"ledger": {"balanced": True}}))
     picture.hear(heard("device/a-1/state", {"state": "online"}))
 
-    assert (picture.state, picture.instance) == ("online", "x")
+    assert picture.state == "online"
     assert (picture.mode, picture.reasons) == ("degraded", ("lane_behind", "other"))
     assert picture.ledger == {"balanced": True}
     assert picture.devices["a-1"].state == "online"
@@ -94,6 +94,7 @@ def test_nonsense_is_counted_and_changes_nothing(picture: Picture, message: Hear
 def test_branches_that_the_demo_does_not_show_are_passed_over(picture: Picture) -> None:
     picture.hear(heard("meta/models", {"x": 1}))
     picture.hear(heard("last/a-1/condition", {"x": 1}))
+    picture.hear(heard("meta/canary", b"2"))
 
     assert picture.unreadable == 0
     assert picture.devices == {}

@@ -36,7 +36,7 @@ def picture() -> Picture:
         "a-1": Device("ok", 0.99, 0.4, 192, results=80),
         "a-2": Device("bearing", 0.93, 3.2, 192, results=80, alarms={"bearing": "active"}),
         "a-3": Device(quality=0),
-        "b-4": Device(),
+        "b-4": Device(state="stale"),
     }
     seen.health = {"ledger": LEDGER}
     seen.letters = Counter({"bad_json": 2})
@@ -57,7 +57,7 @@ def drawn(shown: Screen) -> str:
 def test_a_screen_shows_what_scada_sees_and_what_the_books_say() -> None:
     text = drawn(screen())
 
-    for expected in ("online", "degraded (lane_behind)", "bearing active", "3.20", "window is filling"):
+    for expected in ("online", "degraded (lane_behind)", "bearing active", "3.20", "window is filling", "b-4 (stale)"):
         assert expected in text
     for expected in ("no trustworthy answer", "p50 2.0 ms", "p99 9.0 ms", "owed now 0", "received 12 = stored 9"):
         assert expected in text
