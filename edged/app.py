@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ SCHEMAS = (
 )
 PACKET_OVERHEAD_BYTES = 70_000  # a topic has at most 65 535 bytes; what is left are properties
 DRAIN_POLL_S = 0.02
+CLOSE_STORE_S = 3.0
 CLOSE_LANE_S = 1.0  # a lane's running call may finish; a stuck one is left to the end of the process
 HOST_EVERY_S = 5.0
 
@@ -409,9 +411,12 @@ class App:
             if runner.parts.model is not None and runner.parts.lane is None:
                 runner.parts.model.close()
         if self.failure is None:
-            await self.engine.settled()
-            await self.journal.save_meta(self.engine.meta())
-            await self.snapshots.save()
+            # A full disk keeps its unit for ever: what is not durable by then is not acknowledged, so nothing is lost.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_STORE_S):
+                    await self.engine.settled()
+                    await self.journal.save_meta(self.engine.meta())
+                    await self.snapshots.save()
         await self.journal.close()
 
 

@@ -7,7 +7,8 @@ import gc
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from edged.app import App, build
 from edged.errors import EdgedError, ExitCode
@@ -63,6 +64,7 @@ async def serve(config: Config, load: Callable[[], Config], stop: Stop | None = 
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     app = await build(config, clock=clock, log=log)
+    loop.set_exception_handler(partial(_unhandled, app, log))
     await app.serve_status()
     _calm_garbage_collection()
     try:
@@ -89,6 +91,17 @@ async def serve(config: Config, load: Callable[[], Config], stop: Stop | None = 
     if app.failure is not None:
         raise app.failure
     return ExitCode.OK
+
+
+def _unhandled(app: App, log: Log, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception that no code of ours caught: a bug. A daemon that goes on half-working lies, so the process ends.
+
+    What the network does to a transport (an `OSError`) arrives here as well and only costs that connection.
+    """
+    error = context.get("exception")
+    log.error("unhandled", code=type(error).__name__, text=context.get("message", ""), detail=repr(error))
+    if error is not None and not isinstance(error, OSError):
+        app.on_failure(error)
 
 
 def _calm_garbage_collection() -> None:
