@@ -24,6 +24,7 @@ from edged.mqtt.frames import (
     Refusal,
     SubAck,
 )
+from edged.mqtt.liveness import Liveness
 from edged.mqtt.outbound import OutboundWindow, pack_acks
 from edged.mqtt.session import Alarms, InboundBudget
 from edged.mqtt.settings import LinkSettings
@@ -99,17 +100,14 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.CONNECTING
         self._session: ConnAck | None = None
         self._subscribe_id = 0
-        self._reading = True
         self._short_read = False  # one read while paused, so that the keep-alive holds
         self._writable = True
         self._heard = False
         self._why: tuple[str, str] | None = None
-        self._keep_alive_ns = settings.keep_alive_s * _NS
         self._timer: asyncio.TimerHandle | None = None
-        now = self._now_ns()
         self._connected_ns = self._up_ns = 0
-        self._read_ns = self._written_ns = self._progress_ns = self._paused_ns = self._denied_ns = now
-        self._ping_pending = False
+        self._denied_ns = self._now_ns()
+        self._alive = self._watch(settings.keep_alive_s)
         self._canary_due_ns = 0  # 0: none expected
 
     # --- asyncio.Protocol ---
@@ -127,8 +125,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._phase is Phase.ENDED:
             return
-        self._read_ns = self._now_ns()
-        self._ping_pending = False
+        self._alive.heard(self._now_ns())
         if not self._heard and data[0] != CONNACK:
             self._heard = True
             self._violated(ProtocolViolation(f"waiting for CONNACK: the broker began with {data[:20]!r}"))
@@ -159,7 +156,7 @@ class Connection(asyncio.Protocol):
             self._on_acked(acked)
         if count:
             self._listener.on_inbox()
-        if self._budget.paused and self._reading and self._phase is Phase.UP:
+        if self._budget.paused and not self._alive.paused_ns and self._phase is Phase.UP:
             self._pause_reading()
 
     def pause_writing(self) -> None:
@@ -218,7 +215,7 @@ class Connection(asyncio.Protocol):
         if publishes and self._phase is Phase.UP and self._writable:
             refused: list[tuple[int, str]] = []
             if not window.inflight:
-                self._progress_ns = self._now_ns()  # nothing was awaited until now
+                self._alive.progress_ns = self._now_ns()  # nothing was awaited until now
             consumed = window.pack(publishes, parts, refused)
             counters.published += consumed - len(refused)
             if refused:  # later: the caller is in the middle of its turn
@@ -229,16 +226,14 @@ class Connection(asyncio.Protocol):
             counters.acks_sent += len(acks)
         if parts:
             transport.write(b"".join(parts))
-            self._written_ns = self._now_ns()
+            self._alive.written_ns = self._now_ns()
         return consumed
 
     def resume_reading(self) -> None:
-        """Read again; time that passed unread says nothing about the broker."""
-        if self._reading or self._transport is None or not self.is_open:
-            return
-        self._reading = True
-        self._read_ns = self._progress_ns = self._now_ns()
-        self._transport.resume_reading()
+        """Read again, if reading had paused."""
+        if self._alive.paused_ns and self._transport is not None and self.is_open:
+            self._alive.resumed(self._now_ns())
+            self._transport.resume_reading()
 
     async def emptied(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything sent; False when it did not in time."""
@@ -287,7 +282,7 @@ class Connection(asyncio.Protocol):
         known = before - len(window.inflight)
         self._counters.confirmed += known
         self._counters.confirms_unknown += len(packet_ids) - known
-        self._progress_ns = self._read_ns
+        self._alive.progress_ns = self._alive.read_ns
         if not window.inflight and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
         self._listener.on_settled(tokens, ())
@@ -320,7 +315,7 @@ class Connection(asyncio.Protocol):
         settings = self._settings
         self._session = answer
         if answer.keep_alive_s:  # 0 would turn it off, but then nobody would notice a half-open connection
-            self._keep_alive_ns = answer.keep_alive_s * _NS
+            self._alive = self._watch(answer.keep_alive_s)
         self.window = OutboundWindow(
             limit=min(answer.receive_maximum, settings.max_inflight_out),
             max_packet_bytes=answer.max_packet_bytes,
@@ -351,7 +346,7 @@ class Connection(asyncio.Protocol):
         if answer is None or self._phase is not Phase.SUBSCRIBING:
             return  # ended meanwhile
         self._phase = Phase.UP
-        self._up_ns = self._progress_ns = self._now_ns()
+        self._up_ns = self._now_ns()
         if self._canary:  # before anybody else takes the last free slot
             self.send([Outbound(self._canary.encode(), b"%d" % self.generation, 0)], ())
             self._canary_due_ns = self._up_ns + int(self._settings.canary_timeout_s * _NS)
@@ -375,13 +370,13 @@ class Connection(asyncio.Protocol):
             self._on_acked([packet_id])
             return
         token = self.window.inflight.pop(packet_id, None)
-        self._progress_ns = self._read_ns
+        self._alive.progress_ns = self._alive.read_ns
         if token is None:
             self._counters.confirms_unknown += 1
             return
         self._counters.publishes_refused += 1
         if reason == DENIED:
-            self._denied_ns = self._read_ns
+            self._denied_ns = self._alive.read_ns
             self._alarms.set(PUBLISH_DENIED, True, f"the broker denies publishing to {self._settings.client_id!r}")
         self._listener.on_settled((), ((token, reason),) if token else ())
 
@@ -405,10 +400,12 @@ class Connection(asyncio.Protocol):
 
     # --- time ---
 
+    def _watch(self, keep_alive_s: int) -> Liveness:
+        return Liveness(self._now_ns(), keep_alive_s=keep_alive_s, ack_timeout_s=self._settings.ack_timeout_s)
+
     def _pause_reading(self) -> None:
         assert self._transport is not None
-        self._reading = False
-        self._paused_ns = self._now_ns()
+        self._alive.paused(self._now_ns())
         if self._short_read:
             self._short_read = False
         else:
@@ -416,44 +413,35 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def _schedule_tick(self) -> None:
-        self._timer = self._loop.call_later(min(1.0, self._keep_alive_ns / _NS / 8), self._tick)
+        self._timer = self._loop.call_later(self._alive.tick_s, self._tick)
 
     def _tick(self) -> None:
         self._schedule_tick()
         if self._phase is not Phase.UP:
             return  # the link limits how long that may last
         now = self._now_ns()
-        self._keep_alive(now)
-        if not self._reading and now - self._paused_ns >= self._keep_alive_ns and not self._budget.twice_full:
+        verdict = self._alive.verdict(now, inflight=len(self.window.inflight))
+        if verdict.ping:
+            assert self._transport is not None
+            self._transport.write(PINGREQ)
+            self._alive.written_ns = now
+            self._alive.pinged = True
+        if verdict.short_read and not self._budget.twice_full:
             self._counters.forced_reads += 1
             self._short_read = True
             self.resume_reading()
+        self._review_alarms(now)
+        if verdict.half_open:
+            self._counters.half_open += 1
+            self.abort("half_open", verdict.half_open)
+
+    def _review_alarms(self, now: int) -> None:
         if self._canary_due_ns and now >= self._canary_due_ns:
             self._canary_due_ns = NEVER_NS  # said once; should it come after all, the alarm ends
             self._alarms.set(
                 PUBLISH_DENIED, True, f"a message to {self._canary} did not come back: publishing or reading is denied"
             )
-        if now - self._up_ns >= self._settings.backoff.stable_s * _NS:
-            self._alarms.set(DUPLICATE_CLIENT_ID, False, "the connection is stable")
         if self._codec.has_properties and now - self._denied_ns >= DENIED_HOLD_S * _NS:
             self._alarms.set(PUBLISH_DENIED, False, "no publish was denied lately")
-
-    def _keep_alive(self, now: int) -> None:
-        due = self._keep_alive_ns * 3 // 4
-        assert self._transport is not None
-        if now - self._written_ns >= due or (self._reading and not self._ping_pending and now - self._read_ns >= due):
-            self._transport.write(PINGREQ)
-            self._written_ns = now
-            self._ping_pending = True
-        if not self._reading:
-            return  # silence is our own doing
-        silent_ns = now - self._read_ns
-        waiting_ns = now - self._progress_ns if self.window.inflight else 0
-        if self._ping_pending and silent_ns >= self._keep_alive_ns * 3 // 2:
-            self._half_open(f"nothing came for {silent_ns / _NS:.1f} s, not even an answer to a ping")
-        elif waiting_ns >= self._settings.ack_timeout_s * _NS:
-            self._half_open(f"{len(self.window.inflight)} publishes, no acknowledgement for {waiting_ns / _NS:.1f} s")
-
-    def _half_open(self, detail: str) -> None:
-        self._counters.half_open += 1
-        self.abort("half_open", detail)
+        if now - self._up_ns >= self._settings.backoff.stable_s * _NS:
+            self._alarms.set(DUPLICATE_CLIENT_ID, False, "the connection is stable")

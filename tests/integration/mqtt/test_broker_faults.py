@@ -215,7 +215,7 @@ async def test_an_engine_that_is_stuck_is_not_given_more_by_connecting_again(
     tmp_path: Path, make_link: MakeLink
 ) -> None:
     with Mosquitto(tmp_path, "max_queued_messages 100000") as broker:
-        subject = await make_link(broker.port, max_unacked_count=5, receive_maximum=65_535, keep_alive_s=1).up()
+        subject = await make_link(broker.port, max_unacked_count=5, receive_maximum=1_000, keep_alive_s=1).up()
         async with Peer(broker.port) as peer:
             await peer.publish("in/1", [b"x"] * 30)
             await subject.heard.until(lambda: subject.link.waiting() >= 10, "twice the limit")

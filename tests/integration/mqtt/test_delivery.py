@@ -136,16 +136,17 @@ async def test_what_arrived_before_the_connection_ended_can_still_be_taken_with_
 
 @both_versions
 async def test_a_burst_pauses_reading_and_nothing_is_lost(tmp_path: Path, make_link: MakeLink, protocol: str) -> None:
-    options = ("max_queued_messages 100000", "max_inflight_messages 20")
-    with Mosquitto(tmp_path, *options) as broker:
+    with Mosquitto(tmp_path, "max_queued_messages 100000") as broker:
         subject = await make_link(
-            broker.port, protocol=protocol, max_unacked_count=64, receive_maximum=65_535, keep_alive_s=60
+            broker.port, protocol=protocol, max_unacked_count=64, receive_maximum=1_000, keep_alive_s=60
         ).up()
         most = 0
         async with Peer(broker.port) as peer:
             publishing = asyncio.get_running_loop().create_task(
                 peer.publish("in/1", [b"%04d" % i + b"x" * 2_000 for i in range(3_000)])
             )
+            if protocol == "5":  # on 3.1.1 the broker keeps to 20 anyway until acknowledgements flow
+                await subject.heard.until(lambda: subject.link.statistics().pauses, "reading to pause")
             while len(subject.taken) < 3_000:
                 await subject.heard.until(subject.link.waiting, "messages")
                 await asyncio.sleep(0.002)  # a slow engine
@@ -157,15 +158,13 @@ async def test_a_burst_pauses_reading_and_nothing_is_lost(tmp_path: Path, make_l
         assert counted.unacked_count == counted.unacked_bytes == 0
         # One read may bring up to 256 KiB at once, here 130 messages.
         assert most < 64 + 140
-        if protocol == "5":  # on 3.1.1 the broker keeps to 20 anyway until acknowledgements flow
-            assert counted.pauses > 0
 
 
 async def test_a_pause_longer_than_the_keep_alive_does_not_cost_the_connection(
     tmp_path: Path, make_link: MakeLink
 ) -> None:
     with Mosquitto(tmp_path, "max_queued_messages 100000") as broker:
-        subject = await make_link(broker.port, max_unacked_count=10, keep_alive_s=1, receive_maximum=65_535).up()
+        subject = await make_link(broker.port, max_unacked_count=10, keep_alive_s=1, receive_maximum=1_000).up()
         async with Peer(broker.port) as peer:
             await peer.publish("in/1", [b"x" * 20] * 15)
             await subject.heard.until(lambda: subject.link.waiting() == 15, "the messages")
