@@ -1,6 +1,6 @@
 """A thread of its own for one slow model, so that it never delays another pipeline or an acknowledgement.
 
-All methods belong to the loop's thread; the worker gets one job at a time and answers through `post`
+All methods but `close` belong to the loop's thread; the worker gets one job at a time and answers through `post`
 (`loop.call_soon_threadsafe`). A call that runs too long cannot be cancelled: its thread is left behind, a fresh session
 starts in a fresh thread. Only so many threads may be left behind; then every job is told that a restart is needed.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, "np.ndarray"]
 Done = Callable[["Batch | InferenceError", int], None]
-"""(outputs or the error, µs of the call); called exactly once per accepted job, on the loop."""
+"""(outputs or the error, µs of the call); called on the loop, once per accepted job unless the lane closes before."""
 
 LaneState = Literal["serving", "stuck", "unusable", "closed"]
 
@@ -120,14 +120,14 @@ class Lane:
         )
 
     def submit(self, batch: Batch, done: Done) -> bool:
-        """Take a batch, or say False when the queue is full. A lane that cannot serve answers an error."""
+        """Take a batch, or say False when there is no room. A lane that cannot serve answers an error."""
         job = _Job(batch, done)
+        if self._state == "closed" or len(self._waiting) >= self.limits.jobs_count:
+            return False
         if self._refusal is not None:
             self._failed += 1
             self.post(done, self._refusal, 0)
             return True
-        if len(self._waiting) >= self.limits.jobs_count:
-            return False
         self._waiting.append(job)
         self._next()
         return True
@@ -144,8 +144,13 @@ class Lane:
         return True
 
     def close(self, timeout_s: float) -> bool:
-        """Stop after the running call; waiting jobs are answered with `closed`. False if a call is still running."""
-        self._refuse("closed", InferenceError("closed", f"{self.name} is closed"))
+        """Stop after the running call. False if that is still running; may block, so call it from a thread.
+
+        Jobs that wait get no answer: their events are in the store and are inferred after the next start, while an
+        answer "closed" would be their result for ever.
+        """
+        self._state = "closed"
+        self._waiting.clear()
         self._worker.inbox.put(None)
         self._worker.thread.join(timeout_s)
         return not self._worker.thread.is_alive()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded, so before the import
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edged.infer.registry import LoadOptions
 
 RUNTIME = "onnxruntime:cpu"
+_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 _PROVIDER = "CPUExecutionProvider"
 _FATAL_ONLY = 4  # severity: every error reaches us as an exception, none needs a second copy on stderr
 
@@ -56,6 +58,24 @@ _UNSUPPORTED_TEXTS = (
     "exception during initialization",
 )
 _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+
+
+def refuse_mixture(installed: Iterable[str]) -> None:
+    """Raise ImportError when several wheels that install the same `onnxruntime/` have overwritten one another."""
+    found = sorted(installed)
+    if len(found) > 1:
+        raise ImportError(f"{' and '.join(found)} overwrite one another: keep one, uninstall both and install it again")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+refuse_mixture(name for name in _WHEELS if _is_installed(name))
 
 
 class OrtCpuModel:

@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from edged.errors import InferenceError, ModelError
 from edged.infer.loading import ModelFile, open_model
 from edged.infer.registry import LoadOptions
-from edged.infer.runtimes.onnxruntime_cpu import ORT_EXCEPTIONS, OrtCpuModel, load
+from edged.infer.runtimes.onnxruntime_cpu import ORT_EXCEPTIONS, OrtCpuModel, load, refuse_mixture
 from edged.ops.host import read_host
 from tests.unit.infer.models import read_tensor, save, sum_model, unary
 
@@ -149,6 +149,12 @@ def test_a_file_swapped_between_check_and_load_is_not_loaded(tmp_path: Path) -> 
     with pytest.raises(ModelError) as caught:
         load(model, "cpu", LoadOptions())
     assert caught.value.code in ("changed", "too_large")
+
+
+def test_wheels_that_overwrite_one_another_are_refused() -> None:
+    refuse_mixture(["onnxruntime"])
+    with pytest.raises(ImportError, match="onnxruntime and onnxruntime-gpu overwrite one another"):
+        refuse_mixture(["onnxruntime-gpu", "onnxruntime"])
 
 
 def test_every_exception_of_the_library_is_mapped() -> None:
