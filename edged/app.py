@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 from collections.abc import Coroutine
@@ -22,6 +21,7 @@ from edged.engine.delivery import Delivery
 from edged.engine.devices import Devices
 from edged.engine.draft import Present
 from edged.engine.engine import Engine, EngineParts, TurnLimits
+from edged.engine.herald import Herald
 from edged.engine.intake import Intake
 from edged.engine.last_values import LastValues
 from edged.engine.meta import load_meta
@@ -33,8 +33,8 @@ from edged.engine.upkeep import Upkeep
 from edged.errors import EdgedError
 from edged.ingest.routes import Routes
 from edged.messages import Outbound
+from edged.mqtt.configured import link_settings
 from edged.mqtt.link import MqttLink
-from edged.mqtt.settings import LinkSettings, TlsSettings
 from edged.ops.host import read_host
 from edged.ops.metrics import EngineMetrics
 from edged.ops.status_samples import status_samples
@@ -46,26 +46,13 @@ from edged.publish.outbox import Outbox
 from edged.publish.result_json import ResultEncoder
 from edged.store.opening import OpenedStore, open_store
 from edged.store.values import StoreSettings
-from edged.timestamps import rfc3339_ms
 
 if TYPE_CHECKING:
-    from edged.config.settings import Broker, Config
+    from edged.config.settings import Config
     from edged.ops.logs import Log
     from edged.ports import Clock, SessionInfo
     from edged.store.values import SalvageReport
 
-SCHEMAS = (
-    "edged.result/1",
-    "edged.state/1",
-    "edged.mode/1",
-    "edged.health/1",
-    "edged.device/1",
-    "edged.alarm/1",
-    "edged.gap/1",
-    "edged.dlq/1",
-)
-PACKET_OVERHEAD_BYTES = 70_000  # a topic has at most 65 535 bytes; what is left are properties
-DRAIN_POLL_S = 0.02
 CLOSE_STORE_S = 3.0
 CLOSE_LANE_S = 1.0  # a lane's running call may finish; a stuck one is left to the end of the process
 HOST_EVERY_S = 5.0
@@ -107,14 +94,13 @@ class App:
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
         self.present = Present(clock.boot_id)
-        self.instance = secrets.token_hex(8)
         self.board = Board()
+        self.herald = Herald(self.board, config.root, secrets.token_hex(8), clock.wall_ms())
         self.modes = ModeKeeper(clock, log, self._mode_changed)
         self.post = asyncio.get_running_loop().call_soon_threadsafe
         self._host: dict[str, object] = {}
         self._store: dict[str, object] = {}
         self._troubles: set[str] = set()
-        self._since = rfc3339_ms(clock.wall_ms())
         self._status = StatusServer({})
         self._session: SessionInfo | None = None
         self._progress = (0, clock.mono_ns())
@@ -175,7 +161,7 @@ class App:
             identity={
                 "site": config.gateway.site,
                 "gateway": config.gateway.id,
-                "instance": self.instance,
+                "instance": self.herald.instance,
                 "epoch": self.epoch,
                 "version": __version__,
             },
@@ -188,9 +174,9 @@ class App:
         self.engine.on_session = self.on_session
         self.present.on_alarm = self.upkeep.alarm
         self.catch_up = CatchUp(self.engine, self.journal, self.present.stir)
-        self.link = MqttLink(link_settings(config, self._state("offline")), self.engine, clock, random.random)
-        self._put_meta()
-        self.modes.set("broker_away", True, detail="not connected yet")
+        will = self.herald.state_payload("offline", self.modes.mode)
+        self.link = MqttLink(link_settings(config, will), self.engine, clock, random.random)
+        self.herald.introduce(config, built.runners, self.epoch)
         for reason in built.reasons:
             self.modes.set(reason.code, True, subject=reason.pipeline, detail=reason.detail)
         await self._recover(opened)
@@ -219,21 +205,14 @@ class App:
         """A damaged store: its loss is published like every other one."""
         self.modes.set("store_recovered", True, detail=f"{salvage.cause}; set aside as {salvage.set_aside}")
         self.modes.set("store_recovered", False)
+        notices = self.present.draft.notices
+        now_ms = self.clock.wall_ms()
         for stream, first, last in salvage.holes:
-            self.present.draft.notices.append(
-                gap_notice(
-                    device=None,
-                    first=first,
-                    last=last,
-                    count=last - first + 1,
-                    kind=f"store_{stream}",
-                    wall_ms=self.clock.wall_ms(),
-                )  # fmt: skip
-            )
+            kind, count = f"store_{stream}", last - first + 1
+            notices.append(gap_notice(device=None, first=first, last=last, count=count, kind=kind, wall_ms=now_ms))
         if not salvage.holes:
-            self.present.draft.notices.append(
-                gap_notice(device=None, first=0, last=0, count=0, kind="store_damaged", wall_ms=self.clock.wall_ms())
-            )
+            kind = "store_damaged"  # how much was lost after the newest row that could be read, nobody can know
+            notices.append(gap_notice(device=None, first=0, last=0, count=0, kind=kind, wall_ms=now_ms))
         self.engine.wake()
 
     # --- what runs ---
@@ -294,61 +273,18 @@ class App:
         if self._session is not None:
             self._put_state()
 
-    def on_session(self, session: SessionInfo | None) -> None:
+    def on_session(self, session: SessionInfo | None, why: str) -> None:
         """The link is up or down. `R/state` says online only when every subscription is granted."""
         self._session = session
-        if session is not None:
+        if session is None:
+            self.log.warning("disconnected", why=why)
+        else:
             self._put_state()
             self.log.info("connected", protocol=session.protocol, session_present=session.session_present)
 
     def _put_state(self) -> None:
         granted = self._session is not None and not self._session.refused
-        self.board.put(f"{self.config.root}/state", self._state("online" if granted else "offline"))
-
-    def _state(self, state: str) -> bytes:
-        return msgspec.json.encode(
-            {
-                "v": "edged.state/1",
-                "state": state,
-                "instance": self.instance,
-                "since": self._since,
-                "mode": self.modes.mode,
-            }
-        )
-
-    def _put_meta(self) -> None:
-        """What a newcomer on the broker can read: the gateway, its pipelines, their models, the schemas."""
-        root = f"{self.config.root}/meta"
-        put = self.board.put
-        put(
-            f"{root}/gateway",
-            msgspec.json.encode(
-                {
-                    "v": "edged.meta.gateway/1",
-                    "version": __version__,
-                    "epoch": self.epoch,
-                    "hardware_class": self.config.gateway.hardware_class,
-                    "schemas": list(SCHEMAS),
-                }
-            ),
-        )
-        for pipeline, runner in zip(self.config.pipelines, self.built.runners, strict=True):
-            info = runner.parts.info
-            body = {
-                "v": "edged.meta.pipeline/1",
-                "pipeline": pipeline.name,
-                "topics": pipeline.topics,
-                "fields": pipeline.input.fields,
-                "window": pipeline.input.window,
-                "stride": pipeline.input.stride,
-                "kind": pipeline.output.kind,
-                "labels": pipeline.output.labels,
-                "model": info.model,
-                "model_version": info.version,
-                "model_sha256": info.sha256,
-                "runtime": info.runtime,
-            }
-            put(f"{root}/pipeline/{pipeline.name}", msgspec.json.encode(body))
+        self.herald.state("online" if granted else "offline", self.modes.mode)
 
     # --- what the process asks ---
 
@@ -395,11 +331,11 @@ class App:
         """Take nothing more, commit what was taken, wait until the broker has acknowledged every result."""
         self.engine.stop_taking()
         await self.engine.settled()
-        while self._session is not None and self.waiting_results():
-            await asyncio.sleep(DRAIN_POLL_S)
+        await self.engine.parts.delivery.idle.wait()
 
     async def close_link(self) -> None:
-        farewell = Outbound(f"{self.config.root}/state".encode(), self._state("offline"), 0, retain=True)
+        payload = self.herald.state_payload("offline", self.modes.mode)
+        farewell = Outbound(f"{self.config.root}/state".encode(), payload, 0, retain=True)
         await self.link.close(farewell, drain_s=1.0)
 
     async def close(self) -> None:
@@ -418,40 +354,3 @@ class App:
                     await self.journal.save_meta(self.engine.meta())
                     await self.snapshots.save()
         await self.journal.close()
-
-
-def link_settings(config: Config, will: bytes) -> LinkSettings:
-    """The link of this configuration; passwords are read at each connect, so that a rotated one is used."""
-    broker = config.broker
-    tls = None
-    if broker.tls:
-        ca, cert, key = (Path(name) if name else None for name in (broker.ca_file, broker.cert_file, broker.key_file))
-        tls = TlsSettings(ca, cert, key)
-    return LinkSettings(
-        host=broker.host,
-        port=broker.port,
-        client_id=broker.client_id,
-        tls=tls,
-        username=broker.username,
-        password=_password(broker),
-        protocol=broker.protocol,
-        keep_alive_s=broker.keep_alive_s,
-        session_expiry_s=broker.session_expiry_s,
-        receive_maximum=broker.receive_maximum,
-        max_inflight_out=broker.max_inflight_out,
-        filters=tuple(dict.fromkeys(text for pipeline in config.pipelines for text in pipeline.topics)),
-        will_topic=f"{config.root}/state",
-        will_payload=will,
-        canary_topic=f"{config.root}/meta/canary",
-        max_unacked_count=broker.max_unacked_count,
-        max_unacked_bytes=broker.max_unacked_bytes,
-        max_packet_bytes=config.limits.max_payload_bytes + PACKET_OVERHEAD_BYTES,
-    )
-
-
-def _password(broker: Broker) -> Path | None:
-    if broker.password_file:
-        return Path(broker.password_file)
-    if broker.password_credential:
-        return Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / broker.password_credential
-    return None

@@ -47,6 +47,9 @@ class Delivery:
         self._booked = outbox.delivered
         self._refused_above = 0
         self._refill_wanted = asyncio.Event()
+        self.idle = asyncio.Event()
+        """Set while nothing waits for an acknowledgement, or nobody is there to give one."""
+        self.idle.set()
         self._connection = 0
         self._historical_below = 0
         """Results before this one were made before the present connection: history for whoever listens."""
@@ -68,6 +71,7 @@ class Delivery:
         self._evicted(unit)
         self.outbox.offer(results)
         self.notices.offer(unit.batch, notices)
+        self._update_idle()
         self.pump(acks, generation=generation, count=count, size=size)
 
     def pump(self, acks: Sequence[int] = (), *, generation: int = 0, count: int = 0, size: int = 0) -> None:
@@ -105,12 +109,14 @@ class Delivery:
         self._connection = generation
         self._historical_below = self.outbox.committed + 1
         self.board.connected()
+        self._update_idle()
         self.pump()
 
     def disconnected(self) -> None:
         self._connection = 0
         self.outbox.rewind()
         self.notices.rewind()
+        self._update_idle()
 
     def settled(self, acknowledged: Sequence[int], refused: Sequence[tuple[int, str]]) -> list[tuple[Outbound, str]]:
         """Move the cursors; returns results refused for good, for their letters."""
@@ -123,6 +129,7 @@ class Delivery:
             self.notices.settle(negative)
         self.outbox.settle(positive)
         self._book()
+        self._update_idle()
         self.pump()
         return letters
 
@@ -143,6 +150,12 @@ class Delivery:
         if again:
             self.outbox.rewind()
         return letters
+
+    def _update_idle(self) -> None:
+        if self._connection and self.outbox.waiting:
+            self.idle.clear()
+        else:
+            self.idle.set()
 
     # --- the books ---
 

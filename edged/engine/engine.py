@@ -80,7 +80,7 @@ class Engine:
         self.progress = 0
         """Turns completed; the watchdog is fed by it."""
         self.on_devices: Callable[[list[str], int], None] = lambda _devices, _now_ms: None
-        self.on_session: Callable[[SessionInfo | None], None] = lambda _session: None
+        self.on_session: Callable[[SessionInfo | None, str], None] = lambda _session, _why: None
         self._limits = limits
         self._link: Link | None = None
         self._loop = asyncio.get_running_loop()
@@ -246,13 +246,13 @@ class Engine:
             parts.modes.set("gap", False, subject="session")
             self.wake()
         parts.meta.session = True
-        self.on_session(session)
+        self.on_session(session, "")
         parts.modes.set("broker_away", False)
         parts.delivery.connected(session.generation)
 
     def on_down(self, code: str, detail: str) -> None:
         self.session = None
-        self.on_session(None)
+        self.on_session(None, f"{code}: {detail}")
         self.parts.metrics.disconnects[code] = self.parts.metrics.disconnects.get(code, 0) + 1
         self.parts.modes.set("broker_away", True, detail=f"{code}: {detail}")
         self.parts.delivery.disconnected()

@@ -33,6 +33,8 @@ class Source:
         self.name = name
         self.parse = decoder.parse
         self.tracker = tracker
+        self.admit = tracker.admit
+        self.admit_unnumbered = tracker.admit_unnumbered
         self.runners = tuple(runners)
 
 
@@ -42,6 +44,15 @@ class Taken(NamedTuple):
     acks: list[int]
     size_bytes: int
     events: int
+
+
+class _Now(NamedTuple):
+    mono_ms: int
+    wall_ms: int
+
+
+# One accepted event, a plain tuple for speed: source, device, topic, ts, in_seq, boot, flags, JSON of the event, row.
+_Accepted = tuple[Source, str, str, int, "int | None", "str | None", int, bytes, "tuple[float, ...]"]
 
 
 class Intake:
@@ -61,81 +72,93 @@ class Intake:
 
         Refused and duplicate messages are acknowledged too, after the same commit has counted them.
         """
-        events = self._present.draft.events
-        find = self._routes.sources
-        add_source, add_device, add_topic = events.source.append, events.device.append, events.topic.append
-        add_ts, add_in_seq, add_boot = events.ts.append, events.in_seq.append, events.boot.append
-        add_flags, add_payload = events.flags.append, events.payload.append
+        now = _Now(mono_ms, wall_ms)
+        wanting, judge = self._routes.sources, self._judge
+        accepted: list[_Accepted] = []
         acks: list[int] = []
         size = 0
-        seq = first_seq
         for packet_id, topic, payload, retain in messages:
             if packet_id:
                 acks.append(packet_id)
             size += len(payload)
-            if payload.__class__ is Oversize:
-                self._refuse(UNROUTED, _oversize(payload), topic, payload, mono_ms, wall_ms)
+            sources = wanting(topic)
+            if payload.__class__ is Oversize or not sources:
+                self._refuse(UNROUTED, _unreadable(payload), topic, payload, now)
                 continue
-            wanted = find(topic)
-            if not wanted:
-                refusal = Refused("no_route", "no pipeline subscribes to this topic")
-                self._refuse(UNROUTED, refusal, topic, payload, mono_ms, wall_ms)
-            for source in wanted:
-                name = source.name
-                terms = self.ledger.input(name)
-                admit, admit_unnumbered = source.tracker.admit, source.tracker.admit_unnumbered
-                for item in source.parse(topic, payload):
-                    if item.__class__ is Refused:
-                        self._refuse(name, item, topic, payload, mono_ms, wall_ms)
-                        continue
-                    device, ts, in_seq, boot, row, raw = item  # type: ignore[misc]
-                    flags = FLAG_RETAINED if retain else 0
-                    when = ts
-                    if when is None:
-                        when = wall_ms
-                        flags |= FLAG_TS_ARRIVAL
-                    if in_seq is not None:
-                        verdict = admit(device, boot, in_seq, when, mono_ms)
-                    else:
-                        verdict = admit_unnumbered(device, topic, ts, raw)
-                    if verdict is None:
-                        terms.received += 1
-                        terms.stored += 1
-                        add_source(name)
-                        add_device(device)
-                        add_topic(topic)
-                        add_ts(when)
-                        add_in_seq(in_seq)
-                        add_boot(boot)
-                        add_flags(flags)
-                        add_payload(raw)
-                        for runner in source.runners:
-                            if not runner.lagging:
-                                runner.feed(device, when, row, seq, topic, in_seq, flags)
-                        seq += 1
-                    elif verdict == DUPLICATE:
-                        terms.received += 1
-                        terms.duplicates += 1
-                    else:
-                        detail = f"device {device!r} is one more than this gateway may serve"
-                        self._refuse(name, Refused(verdict, detail), topic, raw, mono_ms, wall_ms)
+            for source in sources:
+                judge(source, topic, payload, retain, now, accepted)
+        if accepted:
+            self._write(accepted)
+        self._feed(accepted, first_seq)
+        return Taken(acks, size, len(accepted))
+
+    def _judge(
+        self, source: Source, topic: str, payload: bytes, retain: bool, now: _Now, accepted: list[_Accepted]
+    ) -> None:
+        """Decode one message for one source; what is taken goes to `accepted`, everything else into the books."""
+        terms = self.ledger.input(source.name)
+        for item in source.parse(topic, payload):
+            if item.__class__ is Refused:
+                self._refuse(source.name, item, topic, payload, now)
+                continue
+            device, ts, in_seq, boot, row, raw = item  # type: ignore[misc]
+            flags = FLAG_RETAINED if retain else 0
+            when = ts
+            if when is None:
+                when = now.wall_ms
+                flags |= FLAG_TS_ARRIVAL
+            if in_seq is not None:
+                verdict = source.admit(device, boot, in_seq, when, now.mono_ms)
+            else:
+                verdict = source.admit_unnumbered(device, topic, ts, raw)
+            if verdict is None:
+                terms.received += 1
+                terms.stored += 1
+                accepted.append((source, device, topic, when, in_seq, boot, flags, raw, row))
+            elif verdict == DUPLICATE:
+                terms.received += 1
+                terms.duplicates += 1
+            else:
+                detail = f"device {device!r} is one more than this gateway may serve"
+                self._refuse(source.name, Refused(verdict, detail), topic, raw, now)
+
+    def _write(self, accepted: list[_Accepted]) -> None:
+        events = self._present.draft.events
+        sources, devices, topics, times, in_seqs, boots, flags, payloads, _ = zip(*accepted, strict=True)
+        events.source += [source.name for source in sources]
+        events.device += devices
+        events.topic += topics
+        events.ts += times
+        events.in_seq += in_seqs
+        events.boot += boots
+        events.flags += flags
+        events.payload += payloads
+
+    def _feed(self, accepted: list[_Accepted], first_seq: int) -> None:
+        """Show the events to the pipelines that keep up; the others read them from the store."""
+        for seq, (source, device, topic, when, in_seq, _, flags, _, row) in enumerate(accepted, first_seq):
+            for runner in source.runners:
+                if not runner.lagging:
+                    runner.feed(device, when, row, seq, topic, in_seq, flags)
+        newest = first_seq + len(accepted) - 1
         for source in self.sources.values():
             for runner in source.runners:
                 if not runner.lagging:
-                    runner.cursor = seq - 1
-        return Taken(acks, size, seq - first_seq)
+                    runner.cursor = newest
 
-    def _refuse(self, stream: str, refusal: Refused, topic: str, payload: bytes, mono_ms: int, wall_ms: int) -> None:
+    def _refuse(self, stream: str, refusal: Refused, topic: str, payload: bytes, now: _Now) -> None:
         terms = self.ledger.input(stream)
         terms.received += 1
         add(terms.refused, refusal.reason)
         notice = self._letters.letter(
-            refusal.reason, refusal.detail, topic=topic, payload=payload, mono_ms=mono_ms, wall_ms=wall_ms
+            refusal.reason, refusal.detail, topic=topic, payload=payload, mono_ms=now.mono_ms, wall_ms=now.wall_ms
         )
         if notice is not None:
             self._present.draft.notices.append(notice)
 
 
-def _oversize(payload: bytes) -> Refused:
-    assert isinstance(payload, Oversize)
-    return Refused("too_large", f"{payload.size_bytes} bytes, sha256 {payload.sha256}; only the first 1 KiB was kept")
+def _unreadable(payload: bytes) -> Refused:
+    if isinstance(payload, Oversize):
+        detail = f"{payload.size_bytes} bytes, sha256 {payload.sha256}; only the first 1 KiB was kept"
+        return Refused("too_large", detail)
+    return Refused("no_route", "no pipeline subscribes to this topic")

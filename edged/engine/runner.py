@@ -333,9 +333,7 @@ class Runner:
             self.parts.alarms.load(state.fold.get("alarms", b""))
         return True
 
-    def refold(
-        self, device: str, ts: int, label: str | None, score: float | None, values: Values | None
-    ) -> None:
+    def refold(self, device: str, ts: int, label: str | None, score: float | None, values: Values | None) -> None:
         """A stored, answered result that the loaded state does not know yet."""
         calibration = self.parts.interpret.calibration if self.parts.interpret is not None else None
         if calibration is not None and score is not None:

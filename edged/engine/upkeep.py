@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edged.pipeline.alarm import AlarmChange
 
 TICK_S = 0.25  # a quarter of the shortest grace and interval that can be configured in seconds
+CONNECT_PATIENCE_S = 3  # at start: until then nobody calls the broker away
 HEALTH_EVERY_S = 10
 HEALTH_EXPIRY_S = 30
 
@@ -35,6 +36,7 @@ class Upkeep:
         self._snapshots = snapshots
         self._root = root
         self._health_due_ns = 0
+        self._started_ns = engine.parts.clock.mono_ns()
         self._beat = 0
 
     async def run(self) -> None:
@@ -57,6 +59,12 @@ class Upkeep:
             self.announce(change)
         parts.last_values.tick(now_ms)
         parts.modes.set("clock_unsynced", parts.clock.quality() == "unsynced")
+        if (
+            self._engine.session is None
+            and "broker_away" not in parts.modes.state.codes
+            and (now_ns - self._started_ns > CONNECT_PATIENCE_S * 1_000_000_000)
+        ):
+            parts.modes.set("broker_away", True, detail="not connected yet")
         parts.modes.tick()
         for runner in parts.runners:
             runner.tick(now_ns)
