@@ -45,7 +45,7 @@ class RowCommitter:
     ) -> None:
         self.cursors = Cursors()
         self.usage = budget.Usage(0, 0, 0, 0, 0)
-        self._folder = path.parent
+        self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self.limits = limits
         self._clock = clock
@@ -68,11 +68,22 @@ class RowCommitter:
         used = self.usage.pages * self.limits.page_bytes + self.usage.wal_bytes
         return Committed(numbers.batch, used, 0, evicted.events, evicted.results, evicted.unsent_results)
 
+    def is_urgent(self) -> bool:
+        """Whether the WAL holds pages behind the end of the file while the disk runs out of room.
+
+        Brought home in time, they let the store go on inside its present size even when nothing is left to grow.
+        """
+        if self.usage.disk_free_bytes >= self.limits.free_floor_bytes:
+            return False
+        return self._path.stat().st_size < self.usage.pages * self.limits.page_bytes
+
     def _make_room(self, connection: apsw.Connection, payload_bytes: int) -> Evicted:
         usage = self.usage = self._measure(connection)
         need = budget.row_bytes(payload_bytes, self.limits.page_bytes)
         missing = budget.shortage(usage, self.limits, need)
-        evicted = evict(connection, missing, self.cursors, self._clock.wall_ms()) if missing else Evicted()
+        evicted = Evicted()
+        if missing:
+            evicted = evict(connection, missing, self.limits.page_bytes, self.cursors, self._clock.wall_ms())
         surplus = budget.pages_to_return(usage, self.limits)
         if surplus:
             connection.pragma("incremental_vacuum", min(surplus, budget.RETURN_PAGES_MAX))
@@ -84,5 +95,5 @@ class RowCommitter:
             free_pages=connection.pragma("freelist_count"),
             wal_bytes=self._wal.stat().st_size,
             other_bytes=self._other_bytes(),
-            disk_free_bytes=self._free_bytes(self._folder),
+            disk_free_bytes=self._free_bytes(self._path.parent),
         )

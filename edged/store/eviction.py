@@ -40,28 +40,41 @@ class Evicted(NamedTuple):
     unsent_results: int = 0
 
 
-def evict(connection: apsw.Connection, need_bytes: int, cursors: Cursors, wall_ms: int) -> Evicted:
-    """Delete oldest rows worth `need_bytes`, never the newest row, at most `EVICT_ROWS_MAX`."""
+def evict(connection: apsw.Connection, need_bytes: int, page_bytes: int, cursors: Cursors, wall_ms: int) -> Evicted:
+    """Delete oldest rows until pages worth `need_bytes` are free, never the newest row, at most `EVICT_ROWS_MAX`."""
     victims: list[Row] = []
     notices = 0
-    freed = 0
-    for *numbers, notice_n, blob_bytes in connection.execute(_OLDEST, (EVICT_ROWS_MAX,)):
-        if freed >= need_bytes:
+    free_pages = connection.pragma("freelist_count")
+    missing = need_bytes
+    while missing > 0 and len(victims) < EVICT_ROWS_MAX:
+        chosen = _choose(connection, missing, EVICT_ROWS_MAX - len(victims))
+        if not chosen:
             break
-        row = Row(*numbers)
-        victims.append(row)
-        freed += blob_bytes
-        notices += notice_n if row.batch > cursors.notice_batch else 0
+        connection.execute("DELETE FROM journal WHERE batch <= ?", (chosen[-1][0].batch,))
+        victims += [row for row, _ in chosen]
+        notices += sum(n for row, n in chosen if row.batch > cursors.notice_batch)
+        # Rows share pages with their neighbours, so that only the file itself knows what came free.
+        missing = need_bytes - (connection.pragma("freelist_count") - free_pages) * page_bytes
     if not victims:
         return Evicted()
     first, last = victims[0], victims[-1]
-    connection.execute("DELETE FROM journal WHERE batch BETWEEN ? AND ?", (first.batch, last.batch))
     unsent = _bury(connection, "result", first, last, cursors.results, wall_ms)
     _bury(connection, "event", first, last, cursors.events, wall_ms)
     if notices:
         since = max(first.batch, cursors.notice_batch + 1)
         bury(connection, "notice", since, last.batch, notices, REASON_BUDGET, wall_ms)
     return Evicted(len(victims), sum(r.event_n for r in victims), sum(r.result_n for r in victims), unsent)
+
+
+def _choose(connection: apsw.Connection, need_bytes: int, limit: int) -> list[tuple[Row, int]]:
+    """(row, notices in it) of the oldest rows whose blobs come to `need_bytes`."""
+    chosen: list[tuple[Row, int]] = []
+    for *numbers, notice_n, blob_bytes in connection.execute(_OLDEST, (limit,)):
+        if need_bytes <= 0:
+            break
+        chosen.append((Row(*numbers), notice_n))
+        need_bytes -= blob_bytes
+    return chosen
 
 
 def bury(connection: apsw.Connection, stream: str, first: int, last: int, n: int, reason: str, wall_ms: int) -> None:

@@ -71,6 +71,11 @@ class SqliteJournal:
         return next((past.epoch for past in self._past_epochs if seq <= past.last_result), self._epoch)
 
     @property
+    def file_bytes(self) -> int:
+        """Size of the database file when everything is home, as of the last commit."""
+        return self._committer.usage.pages * self._committer.limits.page_bytes
+
+    @property
     def delivered_upto(self) -> int:
         """Newest result seq that the broker has: older rows go first and without a tombstone. Set by the engine."""
         return self._committer.cursors.results
@@ -147,7 +152,7 @@ class SqliteJournal:
             units=self._units,
             oldest=oldest,
             newest=newest,
-            file_bytes=usage.pages * page_bytes,
+            file_bytes=self.file_bytes,
             free_bytes=usage.free_pages * page_bytes,
             wal_bytes=usage.wal_bytes,
             budget_bytes=self._committer.limits.budget_bytes,

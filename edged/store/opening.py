@@ -53,18 +53,19 @@ async def open_store(
     loop = asyncio.get_running_loop()
     started = await asyncio.to_thread(start, settings, clock, free_bytes)
     mark_damaged = partial(place.mark_damaged, settings.state_dir)
+    committer = RowCommitter(started.path, started.limits, clock, other_bytes, free_bytes)
     writer = Writer(
         started.connection,
         loop,
         clock,
         wal_pages=started.limits.wal_pages,
+        is_urgent=committer.is_urgent,
         on_trouble=on_trouble,
         on_failure=on_failure,
         on_damage=mark_damaged,
     )
     with own_errors(f"opening {started.path} for reading"):
         reader = Reader(await asyncio.to_thread(connect_reader, started.path), loop, on_damage=mark_damaged)
-    committer = RowCommitter(started.path, started.limits, clock, other_bytes, free_bytes)
     writer.start()
     reader.start()
     journal = SqliteJournal(started.recovered, writer, reader, committer, loop, on_closed=started.lock.release)

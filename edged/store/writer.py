@@ -39,6 +39,8 @@ class Writer:
 
     on_trouble(code, active, detail): a fault that is retried began or ended. on_failure(error): the thread has ended by
     damage or a bug and the process must end. Both run on the loop. on_damage(cause): runs in the thread, before that.
+    The WAL comes home when it has `wal_pages` and nobody waits, at twice as many in any case, and at once when
+    `is_urgent()` says so.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Writer:
         clock: Clock,
         *,
         wal_pages: int,
+        is_urgent: Callable[[], bool],
         on_trouble: Callable[[str, bool, str], None],
         on_failure: Callable[[BaseException], None],
         on_damage: Callable[[str], None],
@@ -58,6 +61,7 @@ class Writer:
         self._loop = loop
         self._clock = clock
         self._checkpoint_at = wal_pages
+        self._is_urgent = is_urgent
         self._on_trouble = on_trouble
         self._on_failure = on_failure
         self._on_damage = on_damage
@@ -94,7 +98,8 @@ class Writer:
     def _run(self) -> None:
         try:
             while (job := self._queue.get()) is not None and self._perform(job):
-                if self._wal_pages >= self._checkpoint_at * (1 if self._queue.empty() else 2):
+                patience = 1 if self._queue.empty() else 2
+                if self._wal_pages >= self._checkpoint_at * patience or self._is_urgent():
                     self._checkpoint()
         except BaseException as error:  # noqa: BLE001  the thread's rim: without word of it the process would wait for ever
             self.trouble = "store_failed"

@@ -154,7 +154,7 @@ async def test_evicting_takes_the_same_number_of_steps_however_many_rows_there_a
         return False
 
     connection.set_progress_handler(count, 1)
-    evicted = evict(connection, 5000, Cursors(), 0)
+    evicted = evict(connection, 5000, 1024, Cursors(), 0)
     connection.close()
     assert evicted.rows > 5
     assert steps / evicted.rows < 60
