@@ -101,7 +101,7 @@ class _Classification:
         if scores.shape[1] != (self._classes or max(1, scores.shape[1])):
             raise _bad_output(self._output.name, scores.shape, f"{self._classes or 'some'} class scores per row")
         best = scores.argmax(axis=1)
-        top = scores[np.arange(count), best]
+        top = scores.max(axis=1)
         if self._softmax:
             top = 1.0 / np.exp(scores - top[:, None]).sum(axis=1)  # of the largest class exp(0) remains
         labels = self._labels
