@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edged.messages import EventColumns, Notice, ResultColumns, ResultContext
 
 if TYPE_CHECKING:
+    from edged.infer.lane import LaneStats
     from edged.pipeline.alarm import AlarmChange
 
 
@@ -56,7 +57,7 @@ class Present:
         self.arrived_ns = 0
         self.wake: Callable[[], None] = lambda: None
         self.fell_behind: Callable[[str], None] = lambda _pipeline: None
-        self.stuck: Callable[[str], None] = lambda _pipeline: None
+        self.lane_stats: Callable[[str, LaneStats], None] = lambda _pipeline, _stats: None
         self.on_alarm: Callable[[str, AlarmChange], None] = lambda _pipeline, _change: None
         self.stir = asyncio.Event()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edged.engine.meta import Meta
     from edged.engine.mode_keeper import ModeKeeper
     from edged.engine.runner import Runner
+    from edged.infer.lane import LaneStats
     from edged.messages import Inbound, Outbound
     from edged.ops.metrics import EngineMetrics
     from edged.ports import Clock, Committed, Journal, Link, SessionInfo
@@ -92,7 +93,7 @@ class Engine:
         self._draining = False
         parts.present.wake = self.wake
         parts.present.fell_behind = self.fell_behind
-        parts.present.stuck = self.stuck
+        parts.present.lane_stats = self.lane_stats
 
     def attach(self, link: Link) -> None:
         self._link = link
@@ -286,9 +287,14 @@ class Engine:
     def fell_behind(self, pipeline: str) -> None:
         self.parts.modes.set("lane_behind", True, subject=pipeline, detail="events wait in the store")
 
-    def stuck(self, pipeline: str) -> None:
-        self.parts.modes.set("runtime_stuck", True, subject=pipeline, detail="a call never returned; a new one serves")
-        self.parts.modes.set("runtime_stuck", False, subject=pipeline)
+    def lane_stats(self, pipeline: str, stats: LaneStats) -> None:
+        """What the lane of a pipeline says about itself, each tick."""
+        modes = self.parts.modes
+        stuck = bool(stats.abandoned) or stats.state == "stuck"
+        if stuck or "runtime_stuck" in modes.state.codes:
+            modes.set("runtime_stuck", stuck, subject=pipeline, detail=f"{stats.abandoned} calls never returned")
+        if stats.state == "unusable":
+            modes.set("model_unusable", True, subject=pipeline, detail="the model could not be loaded again")
 
     def set_linger(self, linger_s: float) -> None:
         self._limits = self._limits._replace(linger_s=linger_s)

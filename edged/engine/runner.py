@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edged.engine.draft import Present
+    from edged.infer.lane import LaneStats
     from edged.messages import ModelInfo
     from edged.pipeline.alarm import AlarmBank
     from edged.pipeline.assemble import Assembler
@@ -54,6 +55,8 @@ class LanePort(Protocol):
     """What a runner needs of a lane."""
 
     def check(self, now_ns: int) -> bool: ...
+
+    def stats(self) -> LaneStats: ...
 
     def submit(
         self,
@@ -164,8 +167,8 @@ class Runner:
         lane = self.parts.lane
         if lane is None:
             return
-        if lane.check(now_ns):
-            self._present.stuck(self.name)
+        lane.check(now_ns)
+        self._present.lane_stats(self.name, lane.stats())
         self.run()
 
     # --- compute ---

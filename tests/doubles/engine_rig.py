@@ -23,6 +23,7 @@ from edged.engine.runner import Runner, RunnerParts
 from edged.engine.snapshot import Snapshots
 from edged.engine.upkeep import Upkeep
 from edged.errors import InferenceError
+from edged.infer.lane import LaneState, LaneStats
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.routes import Routes
 from edged.ingest.sequence import SequenceTracker
@@ -60,7 +61,7 @@ class MeanModel:
         self.fail = ""
         self.calls: list[int] = []
 
-    def infer(self, batch: Mapping[str, np.ndarray], *, deadline_s: float) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+    def infer(self, batch: Mapping[str, np.ndarray], *, deadline_s: float) -> Mapping[str, np.ndarray]:
         rows = batch["x"]
         self.calls.append(len(rows))
         if self.fail:
@@ -79,11 +80,14 @@ class HandLane:
         self.model = model
         self.jobs_count = jobs_count
         self.jobs: list[tuple[Mapping[str, np.ndarray], Done]] = []
-        self.stuck = False
+        self.abandoned = 0
+        self.state: LaneState = "serving"
 
-    def check(self, now_ns: int) -> bool:  # noqa: ARG002
-        stuck, self.stuck = self.stuck, False
-        return stuck
+    def check(self, now_ns: int) -> bool:
+        return False
+
+    def stats(self) -> LaneStats:
+        return LaneStats(self.state, len(self.jobs), bool(self.jobs), 0, 0, 0, self.abandoned)
 
     def submit(self, batch: Mapping[str, np.ndarray], done: Done) -> bool:
         if len(self.jobs) >= self.jobs_count:
@@ -116,7 +120,7 @@ class Rig:
         latest_only: bool = False,
         output: OutputSpec | None = None,
         slots: int = 1000,
-        limits: TurnLimits = TurnLimits(),
+        limits: TurnLimits | None = None,
         max_devices: int = 100,
         deadline_ms: int = 1000,
         max_batch: int = 256,
@@ -190,7 +194,7 @@ class Rig:
                 present=self.present,
                 clock=self.clock,
             ),
-            limits,
+            limits or TurnLimits(),
             next_event=self.journal.next_event,
             next_result=self.journal.next_result,
         )

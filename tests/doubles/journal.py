@@ -1,4 +1,4 @@
-"""A journal in memory: the same promises as the real one as long as the process lives. Commits when told, or at once."""
+"""A journal in memory: the promises of the real one as long as the process lives. Commits when told, or at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MemoryJournal:
         self.evict_unsent = 0
         self._held: list[tuple[Unit, Callable[[Committed], None]]] = []
 
-    def epoch_of_result(self, seq: int) -> str:  # noqa: ARG002 - one epoch only
+    def epoch_of_result(self, seq: int) -> str:
         return self.epoch
 
     def submit(self, unit: Unit, done: Callable[[Committed], None]) -> None:

@@ -15,6 +15,10 @@ async def catch_up(rig: Rig) -> None:
     task.cancel()
 
 
+def lagging(rig: Rig) -> bool:
+    return rig.runner.lagging
+
+
 async def test_events_are_acknowledged_while_the_model_still_computes() -> None:
     rig = Rig(lane=True)
     await rig.start()
@@ -55,7 +59,7 @@ async def test_a_pipeline_far_behind_leaves_events_in_the_store_and_catches_up_i
         if seq % 1000 == 999:
             await rig.engine.settled()
     await rig.engine.settled()
-    assert rig.runner.lagging
+    assert lagging(rig)
     assert rig.modes.state.codes == ("lane_behind",)
     assert rig.runner.waiting() < total
     for _ in range(200):
@@ -65,9 +69,9 @@ async def test_a_pipeline_far_behind_leaves_events_in_the_store_and_catches_up_i
         await catch_up(rig)
         rig.link.settle_all()
         await rig.delivery.refill_once()
-        if not rig.lane.jobs and not rig.runner.lagging:
+        if not rig.lane.jobs and not lagging(rig):
             break
-    assert not rig.runner.lagging
+    assert not lagging(rig)
     assert [r["input"]["seq"] for r in rig.results()] == list(range(total))
 
 
@@ -107,13 +111,20 @@ async def test_an_error_of_the_lane_is_a_bad_result_and_the_next_window_is_answe
     assert [r["quality_reasons"] for r in rig.results()] == [["infer_timeout"], []]
 
 
-async def test_a_stuck_call_is_a_reason_of_the_mode() -> None:
+async def test_a_stuck_call_is_a_reason_of_the_mode_until_it_returns_and_an_unusable_model_makes_it_safe() -> None:
     rig = Rig(lane=True)
     await rig.start()
     assert rig.lane is not None
-    rig.lane.stuck = True
+    rig.lane.abandoned = 1
     rig.upkeep.tick()
     assert "runtime_stuck" in rig.modes.state.codes
+    rig.lane.abandoned = 0
+    rig.lane.state = "unusable"
+    rig.upkeep.tick()
+    rig.clock.advance_s(61)
+    rig.upkeep.tick()
+    assert rig.modes.state.codes == ("model_unusable",)
+    assert rig.modes.mode == "safe"
 
 
 async def test_of_latest_inputs_only_the_newest_window_of_each_device_waits() -> None:

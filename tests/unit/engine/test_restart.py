@@ -1,5 +1,7 @@
 """What a restart must not lose, repeat or change: the fold over the stored events gives the same state again."""
 
+from typing import Any
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,7 +157,8 @@ async def test_a_pipeline_new_to_the_configuration_begins_with_the_next_event() 
 async def test_wherever_it_crashes_each_window_is_answered_exactly_once(steps: list[str]) -> None:
     rig = Rig(window=3, stride=2)
     await rig.start()
-    seq, expected, seen = 0, 0, {}
+    seq, expected = 0, 0
+    seen: dict[str, dict[str, Any]] = {}
     for step in [*steps, "crash"]:
         if step == "event":
             await run(rig, seq, a=float(seq))
@@ -182,7 +185,7 @@ async def test_wherever_it_crashes_each_window_is_answered_exactly_once(steps: l
     assert rig.ledger.balanced()
 
 
-def _remember(seen: dict[str, dict[str, object]], rig: Rig) -> None:
+def _remember(seen: dict[str, dict[str, Any]], rig: Rig) -> None:
     for result in rig.results():
         known = seen.setdefault(result["id"], result)
         assert known | {"historical": 0} == result | {"historical": 0}
