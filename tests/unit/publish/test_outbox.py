@@ -103,7 +103,8 @@ def test_nothing_offered_changes_nothing() -> None:
 @given(st.lists(st.sampled_from(["offer", "send", "ack", "cut", "refill"]), max_size=60), st.randoms())
 def test_whatever_happens_each_result_is_finally_delivered_in_order(steps: list[str], random: object) -> None:
     box = Outbox(0, 0)
-    committed, seen, flight = 0, 0, []
+    committed, seen = 0, 0
+    flight: list[int] = []
     for step in [*steps, "cut"]:
         if step == "offer":
             box.offer(results(committed + 1, committed + 3))
