@@ -141,11 +141,9 @@ def _read(packet: bytes, properties_at: int) -> mqtt5.Packet:
     """Read one complete packet whose property block, if it has one, starts at `properties_at`."""
     _check_properties(packet, properties_at)
     try:
-        parsed, used = mqtt5.read(memoryview(packet))
+        parsed, _ = mqtt5.read(memoryview(packet))
     except (ValueError, IndexError) as error:
         raise ProtocolViolation(f"reading packet type {packet[0] >> 4}: {error}; got {packet[:40].hex(' ')}") from None
-    if used != len(packet):
-        raise ProtocolViolation(f"reading packet type {packet[0] >> 4}: {used} bytes parsed of {len(packet)}")
     return parsed
 
 

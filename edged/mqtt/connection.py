@@ -168,12 +168,12 @@ class Connection(asyncio.Protocol):
             self._listener.on_settled((), ())  # nothing settled, but there are free slots again
 
     def connection_lost(self, exc: Exception | None) -> None:
-        silent = not self._heard and self._why is None
         self._phase = Phase.ENDED
         if self._timer is not None:
             self._timer.cancel()
         if isinstance(exc, ssl.SSLError):
             self._why = self._why or ("tls", str(explain(exc, self._settings.host, self._settings.port)))
+        silent = not self._heard and self._why is None
         code, detail = self._why or ("closed", f"the broker closed the connection: {exc or 'end of stream'}")
         now = self._now_ns()
         if not self.ended.done():

@@ -33,7 +33,8 @@ def explain(error: ssl.SSLError, host: str, port: int) -> LinkError:
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message.rstrip(".")
         return LinkError(f"{what}: the broker's certificate is refused: {reason}", hint=_cure(reason), retryable=True)
-    reason = (error.reason or str(error)).lower().replace("_", " ")
+    # Errors that do not come from OpenSSL itself have no reason.
+    reason = (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
     hint = "check that the port speaks TLS, and whether the broker asks for a client certificate (cert_file, key_file)"
     return LinkError(f"{what}: handshake failed: {reason}", hint=hint, retryable=True)
 

@@ -25,6 +25,7 @@ class RecordingListener:
         self._changed = asyncio.Event()
         self.when_inbox: Callable[[], None] | None = None
         self.when_up: Callable[[SessionInfo], None] | None = None
+        self.when_settled: Callable[[], None] | None = None
 
     def on_inbox(self) -> None:
         self.inbox_calls += 1
@@ -47,6 +48,8 @@ class RecordingListener:
         self.acknowledged += acknowledged
         self.refused += refused
         self._changed.set()
+        if self.when_settled is not None:
+            self.when_settled()
 
     def on_alarm(self, code: str, active: bool, detail: str) -> None:
         self.alarms.append((code, active, detail))
