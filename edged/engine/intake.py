@@ -108,7 +108,7 @@ class Intake:
                 when = now.wall_ms
                 flags |= FLAG_TS_ARRIVAL
             if in_seq is not None:
-                verdict = source.admit(device, boot, in_seq, when, now.mono_ms)
+                verdict = source.admit(device, boot, in_seq, ts, now.mono_ms)
             else:
                 verdict = source.admit_unnumbered(device, topic, ts, raw)
             if verdict is None:

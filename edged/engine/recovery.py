@@ -83,10 +83,11 @@ async def _replay_events(
                 source = sources.get(name)
                 if source is None:
                     continue
+                own_ts = None if flags & 1 else ts
                 if in_seq is not None:
-                    source.tracker.admit(device, boot, in_seq, ts, now_ms)
+                    source.tracker.admit(device, boot, in_seq, own_ts, now_ms)
                 else:
-                    source.tracker.admit_unnumbered(device, topic, None if flags & 1 else ts, payload)
+                    source.tracker.admit_unnumbered(device, topic, own_ts, payload)
             replayed += len(rows.source)
             first = group.first_seq + len(rows.source)
     return replayed

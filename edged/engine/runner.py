@@ -135,15 +135,16 @@ class Runner:
         if self._single:
             self._ready.append((device, ts, row, seq, topic, in_seq, flags, seq))
             return
-        window = self.parts.bank.push(device, ts, row, seq)
+        window = self.parts.bank.push(device, ts, row, seq, bool(flags & FLAG_TS_ARRIVAL))
         newest = self._newest.get(device)
         if newest is None or ts >= newest[0]:
             newest = self._newest[device] = (ts, seq, topic, in_seq, flags)
         if window is not None:
             window_ts, ref, block = window
-            _, newest_seq, topic, in_seq, flags = newest
-            if ref != newest_seq:  # only after a restart: the newest event came before it, its number is not known
-                in_seq = None
+            if ref != seq:  # closed by an event out of order: the window is named after its newest
+                _, newest_seq, topic, in_seq, flags = newest
+                if ref != newest_seq:  # only after a restart: the newest event came before it, its number is not known
+                    in_seq = None
             self._ready.append((device, window_ts, block, ref, topic, in_seq, flags, seq))
 
     def waiting(self) -> int:

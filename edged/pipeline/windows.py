@@ -80,17 +80,21 @@ class WindowBank:
         self.coalesced_count = 0
         self.evicted_count = 0
 
-    def push(self, device: str, ts: int, row: Row, ref: int) -> Ready | None:
+    def push(self, device: str, ts: int, row: Row, ref: int, in_order: bool = False) -> Ready | None:
         """Take one event; the window it closes, if it does.
 
         Args:
             ts: event time, Unix ms. row: `row_width` values. ref: the caller's name for the event.
+            in_order: the ts is that of arrival. Such an event is the newest, even if the wall clock went back.
         """
         if self.single:
             return ts, ref, row
         window = self._windows.get(device)
         if window is None:
             window = self._open(device)
+        elif ts < window.ts and in_order:
+            if self._grid_ms or self._lateness_ms:
+                self._restart(window)  # these two need times that ascend; counting needs only the order
         elif ts < window.ts:
             if self._has_place_for(window, ts):
                 return self._insert(window, ts, row)

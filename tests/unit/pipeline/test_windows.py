@@ -124,6 +124,24 @@ def test_an_event_in_time_ends_the_run_of_late_ones() -> None:
     assert windows.restart_count == 0
 
 
+def test_an_event_that_has_only_its_time_of_arrival_is_the_newest_even_if_the_wall_clock_went_back() -> None:
+    windows = bank(window=2)
+    assert values(windows.push("d", 10**12, (1.0,), 1, True)) is None
+    ready = windows.push("d", 5, (2.0,), 2, True)
+    assert ready is not None
+    assert (ready[:2], values(ready)) == ((5, 2), [1, 2])
+    assert (windows.late_count, windows.restart_count) == (0, 0)
+
+
+@pytest.mark.parametrize("changes", [{"lateness_ms": 5}, {"resample_ms": 1, "max_gap_ms": 10**4}])
+def test_where_times_must_ascend_a_wall_clock_that_went_back_begins_the_window_anew(changes: dict[str, int]) -> None:
+    windows = bank(window=2, **changes)
+    windows.push("d", 10**12, (1.0,), 1, True)
+    assert windows.push("d", 5, (2.0,), 2, True) is None
+    assert values(windows.push("d", 6, (3.0,), 3, True)) == [2, 3]
+    assert windows.restart_count == 1
+
+
 # --- resampling ----------------------------------------------------------------------------------------------------
 
 
