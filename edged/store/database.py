@@ -58,9 +58,9 @@ def close_clean(connection: apsw.Connection) -> None:
     connection.close()
 
 
-def connect_reader(path: Path) -> apsw.Connection:
-    """A connection that cannot write."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+def connect_reader(path: Path | str) -> apsw.Connection:
+    """A connection that cannot write. path: or a `file:` address."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     _harden(connection)
     connection.pragma("query_only", True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edged.store.writer import Writer
 
 IN_FLIGHT_LIMIT = 8  # units; more would only hide that the disk is slow
-CLOSE_PATIENCE_S = 5.0
+CLOSE_PATIENCE_S = 2.0  # for units that cannot be committed now: nobody was told that they are durable
 
 
 class SqliteJournal:

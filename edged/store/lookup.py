@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import apsw
 
 Stream = Literal["event", "result"]
+Hole = tuple[str, int, int]  # stream, first, last
 
 
 class Row(NamedTuple):
@@ -146,19 +147,26 @@ def notices_after(connection: apsw.Connection, unpacker: Unpacker, batch: int, l
     return groups
 
 
-def holes(connection: apsw.Connection) -> list[tuple[str, int, int]]:
-    """(stream, first, last) of every range of numbers that is missing between two rows; reads all rows' numbers."""
-    found: list[tuple[str, int, int]] = []
+def holes(connection: apsw.Connection) -> list[Hole]:
+    """Every range of numbers that is missing between two rows; reads all rows' numbers."""
+    found: list[Hole] = []
     previous: Row | None = None
     for numbers in connection.execute(ALL):
         row = Row(*numbers)
-        if previous is not None:
-            if row.event_first != previous.end("event"):
-                found.append(("event", previous.end("event"), row.event_first - 1))
-            if row.result_first != previous.end("result"):
-                found.append(("result", previous.end("result"), row.result_first - 1))
+        found += holes_between(previous, row)
         previous = row
     return found
+
+
+def holes_between(previous: Row | None, row: Row) -> list[Hole]:
+    """What is missing between a row and the one before it."""
+    if previous is None:
+        return []
+    ends_and_starts = (
+        ("event", previous.end("event"), row.event_first),
+        ("result", previous.end("result"), row.result_first),
+    )
+    return [(stream, end, start - 1) for stream, end, start in ends_and_starts if start != end]
 
 
 def check_row(connection: apsw.Connection, unpacker: Unpacker, row: Row) -> None:

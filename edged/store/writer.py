@@ -111,18 +111,19 @@ class Writer:
         """Commit `job`, however long it takes; False when stopped before that."""
         started_ns = self._clock.mono_ns()
         encoded = job.encode()
-        delay_s = RETRY_FIRST_S
+        delay_s = 0.0
         while True:
             try:
                 result = self._transact(job, encoded)
             except PASSING as error:
                 if is_damage(error):
                     raise
-                self._report(*classify(error, self._connection.system_errno))
+                if delay_s:
+                    self._report(*classify(error, self._connection.system_errno))
                 if self._stopping.wait(delay_s):
                     return False
-                delay_s = min(delay_s * 2, RETRY_MAX_S)
                 self._checkpoint()  # a WAL that has come home is written from its start again: that needs no room
+                delay_s = min(delay_s * 2, RETRY_MAX_S) or RETRY_FIRST_S
             else:
                 self._report("", "")
                 self._tell(job.done, result, (self._clock.mono_ns() - started_ns) // 1000)

@@ -1,0 +1,185 @@
+"""Looking at a store from outside, while the daemon runs or not: `edged store stats` and `edged store verify`.
+
+Reads only; the database of a running daemon is read with its WAL, and no read lasts longer than a chunk of rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import apsw
+
+from edged.errors import StoreCorrupt, StoreError
+from edged.store import lookup, place
+from edged.store.database import connect_reader, is_damage, own_errors
+from edged.store.lookup import Row
+from edged.store.segment import Unpacker
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+ROWS_PER_READ = 500  # a longer read would keep the daemon from starting its WAL anew
+PROBLEMS_MAX = 20  # the first ones tell the story
+TOMBSTONES_MAX = 100  # the newest ones
+
+_NUMBERS = "batch, event_first, event_n, result_first, result_n, arrival_wall_ms"
+_CHUNK = (
+    "SELECT batch, event_first, event_n, result_first, result_n FROM journal WHERE batch > ? ORDER BY batch LIMIT ?"
+)
+_EXPLAINED = "SELECT 1 FROM tombstone WHERE stream = ? AND first <= ? AND last >= ?"
+
+
+@dataclass
+class Verdict:
+    """What reading everything found. `holes`: (stream, first, last) missing and not explained by a tombstone."""
+
+    rows: int = 0
+    events: int = 0
+    results: int = 0
+    problems: list[str] = field(default_factory=list)
+    holes: list[tuple[str, int, int]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and not self.holes
+
+
+def stats(state_dir: Path) -> dict[str, Any]:
+    """Sizes, ranges, epochs and tombstones, from a few rows. Raises `StoreError`."""
+    path = _existing(state_dir)
+    with _tooling(path) as database:
+        oldest = _first(database["journal"].rows_where(order_by="batch", limit=1, select=_NUMBERS))
+        newest = _first(database["journal"].rows_where(order_by="batch desc", limit=1, select=_NUMBERS))
+        page_bytes = _pragma(database, "page_size")
+        return {
+            "path": str(path),
+            "schema": _pragma(database, "user_version"),
+            "epochs": list(database["epoch"].rows_where(order_by="id")),
+            "oldest": oldest,
+            "newest": newest,
+            "events": _between(oldest, newest, "event"),
+            "results": _between(oldest, newest, "result"),
+            "snapshot": _first(database["snapshot"].rows_where(select="event_seq, length(state) AS bytes")),
+            "tombstones": list(database["tombstone"].rows_where(order_by="id desc", limit=TOMBSTONES_MAX)),
+            "file_bytes": _pragma(database, "page_count") * page_bytes,
+            "free_bytes": _pragma(database, "freelist_count") * page_bytes,
+            "wal_bytes": _wal_bytes(path),
+        }
+
+
+def verify(state_dir: Path, *, quick: bool = False, on_rows: Callable[[int], None] = lambda _rows: None) -> Verdict:
+    """Check the file's structure, decode every row and look for missing numbers. Raises `StoreError`.
+
+    quick: leave out what takes time in proportion to the content of the indices. on_rows: told the rows read so far.
+    """
+    path = _existing(state_dir)
+    verdict = Verdict()
+    with own_errors(f"verifying {path}"), closing(connect_reader(_address(path))) as connection:
+        try:
+            check = "PRAGMA quick_check(20)" if quick else "PRAGMA integrity_check(20)"
+            verdict.problems += [str(row[0]) for row in connection.execute(check) if row[0] != "ok"]
+            _read_rows(connection, verdict, on_rows)
+        except apsw.Error as error:
+            if not is_damage(error):
+                raise
+            verdict.problems.append(str(error))
+    return verdict
+
+
+def _read_rows(connection: apsw.Connection, verdict: Verdict, on_rows: Callable[[int], None]) -> None:
+    unpacker = Unpacker()
+    previous: Row | None = None
+    while len(verdict.problems) < PROBLEMS_MAX:
+        connection.execute("BEGIN")
+        try:
+            after = previous.batch if previous else 0
+            rows = [Row(*numbers) for numbers in connection.execute(_CHUNK, (after, ROWS_PER_READ))]
+            for row in rows:
+                _read_row(connection, unpacker, row, verdict)
+                verdict.holes += [
+                    hole for hole in lookup.holes_between(previous, row) if not _is_explained(connection, hole)
+                ]
+                previous = row
+        finally:
+            connection.execute("COMMIT")
+        on_rows(verdict.rows)
+        if not rows:
+            return
+
+
+def _read_row(connection: apsw.Connection, unpacker: Unpacker, row: Row, verdict: Verdict) -> None:
+    verdict.rows += 1
+    verdict.events += row.event_n
+    verdict.results += row.result_n
+    try:
+        lookup.check_row(connection, unpacker, row)
+    except StoreCorrupt as error:
+        verdict.problems.append(f"row {row.batch}: {error.message}")
+
+
+def _is_explained(connection: apsw.Connection, hole: tuple[str, int, int]) -> bool:
+    return connection.execute(_EXPLAINED, hole).fetchone() is not None
+
+
+def _existing(state_dir: Path) -> Path:
+    path = state_dir / place.STORE_NAME
+    try:
+        if not path.stat().st_size:
+            raise FileNotFoundError
+        with path.open("rb"):
+            return path
+    except FileNotFoundError:
+        raise StoreError(
+            f"Looking for a store in {state_dir}: there is none", hint="name the daemon's folder with --state-dir"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"Reading {path}: {error.strerror}", hint="run as the user of the daemon: sudo -u edged edged store ..."
+        ) from error
+
+
+def _wal_bytes(path: Path) -> int:
+    wal = path.with_name(path.name + "-wal")
+    return wal.stat().st_size if wal.exists() else 0
+
+
+def _address(path: Path) -> str:
+    """Read-only; where no WAL is, the file cannot change and needs no files beside it, which we may not be allowed."""
+    return f"file:{quote(str(path))}?mode=ro" + ("" if _wal_bytes(path) else "&immutable=1")
+
+
+@contextmanager
+def _tooling(path: Path) -> Iterator[Database]:
+    """The database for sqlite-utils. Raises `StoreError` where that is not installed or the file cannot be read."""
+    try:
+        from sqlite_utils import Database
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            "Looking into the store: the Python package sqlite-utils is missing", hint="pip install 'edged[tools]'"
+        ) from error
+    try:
+        with closing(sqlite3.connect(_address(path), uri=True)) as connection:
+            yield Database(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"Reading {path}: {error}", hint="edged store verify says more") from error
+
+
+def _first(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    return next(iter(rows), None)
+
+
+def _pragma(database: Database, name: str) -> int:
+    return int(database.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _between(oldest: dict[str, Any] | None, newest: dict[str, Any] | None, stream: str) -> int:
+    """How many numbers lie between the oldest and the newest row; holes count."""
+    if oldest is None or newest is None:
+        return 0
+    return int(newest[f"{stream}_first"] + newest[f"{stream}_n"] - oldest[f"{stream}_first"])
