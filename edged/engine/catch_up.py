@@ -33,7 +33,7 @@ class CatchUp:
             if not any(moved):
                 self._stir.clear()
                 if any(runner.lagging and runner.has_room() for runner in self._engine.parts.runners):
-                    await self._engine.settled()  # at the end of what is committed: wait for the unit in flight
+                    await self._engine.turned()  # at the end of what is committed: wait for the unit in flight
                     continue
                 await self._stir.wait()
 
@@ -61,7 +61,7 @@ class CatchUp:
         runner.run()
         if engine.parts.present.draft:
             engine.wake()
-            await engine.settled()
+            await engine.turned()  # not longer: the lane would stand idle while messages never pause
         return True
 
     def _feed(self, runner: Runner, group: StoredEvents) -> None:

@@ -90,6 +90,7 @@ class Engine:
         self._arrived_ns = 0
         self._settled = asyncio.Event()
         self._settled.set()
+        self._waiting_for_turn: list[asyncio.Future[None]] = []
         self._draining = False
         parts.present.wake = self.wake
         parts.present.fell_behind = self.fell_behind
@@ -128,6 +129,16 @@ class Engine:
         """Wait until nothing is in flight and nothing waits in the draft."""
         await self._settled.wait()
 
+    async def turned(self) -> None:
+        """Wait for the end of the unit in flight or of the turn that is due; returns at once when there is neither.
+
+        Unlike `settled` it comes soon even while messages never pause.
+        """
+        if self.busy:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiting_for_turn.append(waiter)
+            await waiter
+
     # --- the turn ---
 
     def _turn(self) -> None:
@@ -155,6 +166,7 @@ class Engine:
                 runner.run()
         if not messages and not present.draft:
             self._settled.set()
+            self._tell_turned()
             return
         self._commit(present.fresh_draft(), generation, taken, len(messages))
 
@@ -224,6 +236,7 @@ class Engine:
             size=flight.size_bytes,
         )
         self.progress += 1
+        self._tell_turned()
         parts.last_values.update(flight.draft.results, flight.ready)
         parts.metrics.turn(flight.draft, unit, flight.messages, parts.clock.mono_ns() - flight.arrived_ns)
         if self._link is not None and self._link.waiting() and not self._draining:
@@ -232,6 +245,12 @@ class Engine:
             self.wake()
         else:
             self._settled.set()
+
+    def _tell_turned(self) -> None:
+        waiting, self._waiting_for_turn = self._waiting_for_turn, []
+        for waiter in waiting:
+            if not waiter.done():  # the one who waited may have been cancelled
+                waiter.set_result(None)
 
     # --- what the link says ---
 

@@ -1,0 +1,59 @@
+"""Events without a pause: a pipeline that lags behind still moves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edged.engine.runner import READY_LIMIT
+from edged.messages import Inbound
+from tests.doubles.engine_rig import Rig
+from tests.doubles.link import LoopLink
+
+AT_ONCE = 50
+
+
+class EndlessLink(LoopLink):
+    """There is always another message."""
+
+    seq = 0
+    closed = False
+
+    def take(self, limit: int) -> tuple[int, list[Inbound]]:
+        if self.closed:
+            return self.generation, []
+        messages = []
+        for _ in range(AT_ONCE):
+            self.seq += 1
+            body = b'{"a": 1.0, "seq": %d, "ts": %d}' % (self.seq, 1_700_000_000_000 + self.seq)
+            messages.append(Inbound(self.seq % 65_535 + 1, "in/d1", body, False))
+        return self.generation, messages
+
+    def waiting(self) -> int:
+        return 0 if self.closed else AT_ONCE
+
+
+@pytest.mark.timeout(60)
+async def test_a_lagging_pipeline_moves_on_although_messages_never_stop() -> None:
+    rig = Rig(lane=True)
+    assert rig.lane is not None
+    rig.link = link = EndlessLink(rig.engine, slots=10)
+    await rig.start()
+    task = asyncio.get_running_loop().create_task(rig.catch_up.run())
+    rig.engine.on_inbox()
+
+    async def until(reached: int) -> None:
+        assert rig.lane is not None
+        async with asyncio.timeout(20):
+            while rig.runner.answered < reached:
+                await asyncio.sleep(0)
+                if rig.lane.jobs and rig.runner.lagging:
+                    rig.lane.answer()
+
+    await until(1)
+    assert rig.runner.lagging
+    await until(3 * READY_LIMIT)
+    link.closed = True
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
