@@ -79,9 +79,16 @@ def _load(config: Config, pipeline: Pipeline, clock: Clock) -> Loaded:
 
 
 def _row_width(pipeline: Pipeline, serving: Serving) -> int | None:
-    """Numbers per event when one field is a waveform: the model's input says how many it wants."""
+    """Numbers per event, where fields may be waveforms: as many as the model's input wants.
+
+    0, any number, where features are taken of them, or where no model says how many it wanted.
+    """
     spec = pipeline.input
-    if serving.model is None or spec.features or spec.window > 1 or len(serving.model.info.inputs) != 1:
+    if spec.window > 1 or spec.stride > 1 or spec.resample_ms:
+        return None
+    if serving.model is None or spec.features:
+        return 0
+    if len(serving.model.info.inputs) != 1:
         return None
     size = 1
     for axis in serving.model.info.inputs[0].shape[1:]:

@@ -58,7 +58,7 @@ class JsonSource:
         self._max_payload_bytes = spec.max_payload_bytes
         self._template = DeviceTemplate(spec.device)
         self._width = len(spec.fields) if spec.width is None else spec.width
-        self._waveforms = self._width > len(spec.fields)
+        self._waveforms = self._width != len(spec.fields)
         ts = spec.ts if spec.ts_source == "payload" else ""
         struct, attributes = compile_shape(_leaves(spec, ts, self._template.payload_paths, self._width))
         attributes[""] = ABSENT
@@ -124,10 +124,14 @@ class JsonSource:
 
     def _flat(self, values: tuple[Any, ...]) -> tuple[float, ...]:
         """Waveforms one after the other, as the fields are declared; several waveforms must be equally long."""
-        lengths = {len(value) for value in values if isinstance(value, list)}
+        waves = [value for value in values if isinstance(value, list)]
         row = tuple(chain.from_iterable(value if isinstance(value, list) else (value,) for value in values))
-        if len(row) != self._width or len(lengths) > 1:
-            raise Refused("wrong_length", f"expected {self._width} numbers in equal waveforms, got {len(row)}")
+        unequal = any(len(wave) != len(waves[0]) for wave in waves)
+        # where any width will do, the samples of each field must still be told apart afterwards
+        fits = len(row) == self._width if self._width else row and len(waves) in {0, len(values)}
+        if unequal or not fits:
+            wanted = self._width or "the same number of"
+            raise Refused("wrong_length", f"expected {wanted} numbers in equal waveforms, got {len(row)}")
         return row
 
     def _refusal(self, error: msgspec.DecodeError | RecursionError) -> Refused:
@@ -145,7 +149,7 @@ class JsonSource:
 
 
 def _leaves(spec: SourceSpec, ts: str, device_paths: tuple[str, ...], width: int) -> dict[str, Leaf]:
-    if not spec.fields or width < len(spec.fields):
+    if not spec.fields or 0 != width < len(spec.fields):
         raise ConfigError(f"a source needs fields and a number for each; got {len(spec.fields)} fields, width {width}")
     if unknown := sorted(spec.constraints.keys() - set(spec.fields)):
         raise ConfigError(f"constraints for {unknown[0]!r}, which is not one of the fields {list(spec.fields)}")
@@ -174,4 +178,4 @@ def _value_type(spec: SourceSpec, path: str, width: int) -> object:
     number = Annotated[float, limits]
     if width == len(spec.fields):
         return number
-    return number | Annotated[list[number], Meta(max_length=width)]
+    return number | Annotated[list[number], Meta(max_length=width or spec.max_payload_bytes)]

@@ -15,6 +15,7 @@ class SourceSpec:
 
     fields: dotted paths of the values the model needs, in model order; each a number or an array of numbers.
     width: numbers per event over all fields; None: one per field. More than that: the fields are waveforms.
+    0: whatever comes, one number per field or equally long waveforms.
     ts, seq, boot: dotted paths; empty: the sensor has none.
     ts_unit: of a numeric ts (None: ms); `iso` accepts text only. Text is RFC 3339; without an offset it is UTC.
     ts_source: `arrival` ignores the sensor's clock.

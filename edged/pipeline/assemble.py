@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edged.errors import ConfigError, ModelError
 from edged.messages import TensorSpec
-from edged.pipeline.features import FeatureExtractor
+from edged.pipeline.features import FeatureExtractor, WaveformFeatures
 from edged.pipeline.layout import Layout, parse_layout
 from edged.pipeline.scaling import Floats, Scaler
 from edged.pipeline.spec import InputSpec
@@ -43,7 +43,7 @@ class Assembler:
         if not fields or width % fields:
             raise ConfigError(f"width = {width} is no whole number of samples for each of {fields} fields")
         self._waveform = width // fields  # samples per event and field
-        if self._waveform > 1 and not spec.single:
+        if self._waveform != 1 and not spec.single:
             raise ConfigError(f"window = {spec.window} of waveforms", hint="use window = 1: an array is a window")
         self._single = spec.single
         self._width = width
@@ -51,27 +51,40 @@ class Assembler:
         self._samples = spec.window * self._waveform
         self._scale = Scaler(spec.scaling, fields) if spec.scaling else None
         self._features: FeatureExtractor | None = None
-        if spec.features:
-            self._features = FeatureExtractor(
-                spec.features, spec.fields, self._samples, spec.fft_bins, spec.sample_rate_hz
-            )
-        self.columns = self._features.names if self._features else ()
+        self._any_length: WaveformFeatures | None = None
+        bands = (spec.fft_bins, spec.sample_rate_hz)
+        if width == 0:
+            if not spec.features:
+                raise ConfigError("waveforms of any length are no model input", hint="declare features of them")
+            self._any_length = WaveformFeatures(spec.features, spec.fields, *bands, self._scale)
+        elif spec.features:
+            self._features = FeatureExtractor(spec.features, spec.fields, self._samples, *bands)
+        features = self._features or self._any_length
+        self.columns = features.names if features else ()
         self._inputs = [self._planned(spec, tensor, picked) for tensor, picked in _mapped(spec, inputs)]
 
     def assemble(self, blocks: Sequence[Block]) -> Batch:
         """One array per model input, one row per block (of `WindowBank.push`); at least one block."""
+        columns, short = self._columns_of(blocks)
+        arrays: dict[str, Array] = {}
+        unusable = set(short)
+        for plan in self._inputs:
+            picked = columns if plan.picked is None else columns[:, :, plan.picked]
+            arrays[plan.name], bad = _converted(plan.layout.apply(picked), plan.dtype)
+            unusable.update(bad)
+        return Batch(arrays, sorted(unusable))
+
+    def _columns_of(self, blocks: Sequence[Block]) -> tuple[Floats, list[int]]:
+        """What the model sees, as (batch, samples, fields) or (batch, 1, features), and the rows that have none."""
+        if self._any_length is not None:
+            features, short = self._any_length(cast("Sequence[Sequence[float]]", blocks))
+            return features[:, np.newaxis, :], short
         samples = self._samples_of(blocks)
         if self._scale is not None:
             samples = self._scale(samples)
         if self._features is not None:
             samples = self._features(samples)[:, np.newaxis, :]
-        arrays: dict[str, Array] = {}
-        unusable: set[int] = set()
-        for plan in self._inputs:
-            picked = samples if plan.picked is None else samples[:, :, plan.picked]
-            arrays[plan.name], bad = _converted(plan.layout.apply(picked), plan.dtype)
-            unusable.update(bad)
-        return Batch(arrays, sorted(unusable))
+        return samples, []
 
     def _samples_of(self, blocks: Sequence[Block]) -> Floats:
         """All samples as (batch, samples, fields)."""
@@ -91,11 +104,11 @@ class Assembler:
             raise ModelError("incompatible", f"input {tensor.name!r} is {tensor.dtype}; possible: {', '.join(DTYPES)}")
         fields = self._fields if picked is None else len(picked)
         window = self._samples
-        if self._features is not None:
+        if self.columns:
             each = len(self.columns) // self._fields
             picked = picked and [field * each + column for field in picked for column in range(each)]
             window, fields = 1, fields * each
-        layout = parse_layout(spec.layout, window, fields, waveform=self._waveform > 1 and self._features is None)
+        layout = parse_layout(spec.layout, window, fields, waveform=self._waveform > 1 and not self.columns)
         if not _fits(layout.shape, tensor.shape[1:]):
             wanted = ",".join("?" if size < 0 else str(size) for size in tensor.shape[1:])
             raise ModelError(

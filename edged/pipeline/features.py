@@ -15,6 +15,8 @@ from edged.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
+_LENGTHS_KEPT = 16  # of waveforms whose spectrum is prepared; sensors have one or two settings
+
 _STATISTICS: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda x: x.mean(axis=1),
     "std": lambda x: x.std(axis=1),
@@ -68,6 +70,52 @@ class FeatureExtractor:
             else:
                 parts.append(_STATISTICS[feature](samples)[:, :, np.newaxis])
         return np.concatenate(parts, axis=2).reshape(len(samples), -1)
+
+
+class WaveformFeatures:
+    """Features of waveforms of any length, event by event.
+
+    Raises:
+        ConfigError: as `FeatureExtractor`.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        fields: Sequence[str],
+        fft_bins: int,
+        sample_rate_hz: float | None,
+        scale: Callable[[Floats], Floats] | None,
+    ) -> None:
+        self._make: Callable[[int], FeatureExtractor] = lambda samples: FeatureExtractor(
+            features, fields, samples, fft_bins, sample_rate_hz
+        )
+        self.fewest = max(2, 2 * (fft_bins - 1)) if "fft" in features else 2
+        self.names = self._make(self.fewest).names
+        self._fields = len(fields)
+        self._scale = scale
+        self._extractors: dict[int, FeatureExtractor] = {}
+
+    def __call__(self, rows: Sequence[Sequence[float]]) -> tuple[Floats, list[int]]:
+        """(batch, columns), and which rows are too short to have these features; they are 0."""
+        found = np.zeros((len(rows), len(self.names)))
+        short = []
+        for index, row in enumerate(rows):
+            samples = len(row) // self._fields
+            if samples < self.fewest:
+                short.append(index)
+                continue
+            wave = np.array(row).reshape(self._fields, samples).T[np.newaxis]
+            found[index] = self._extractor(samples)(wave if self._scale is None else self._scale(wave))[0]
+        return found, short
+
+    def _extractor(self, samples: int) -> FeatureExtractor:
+        extractor = self._extractors.get(samples)
+        if extractor is None:
+            if len(self._extractors) >= _LENGTHS_KEPT:
+                self._extractors.clear()
+            extractor = self._extractors[samples] = self._make(samples)
+        return extractor
 
 
 class _Bands:

@@ -24,7 +24,8 @@ class Scaling:
 class InputSpec:
     """How events become model inputs.
 
-    fields: names of the values of an event, in row order. width: numbers per event; more than fields: waveforms.
+    fields: names of the values of an event, in row order. width: numbers per event; more than fields: waveforms;
+    0: waveforms of any length, of which features are taken.
     window, stride: events per window and between windows; 1 and 1: every event on its own.
     max_gap_ms: a longer silence starts the window anew. lateness_ms: how far behind the newest event one may come.
     resample_ms: grid of the window (linear between events); 0: events as they come.

@@ -202,6 +202,8 @@ def _max_gap_ms(spec: InputSpec) -> float:
 def _check(spec: InputSpec) -> None:
     if spec.window < 1 or spec.stride < 1:
         raise ConfigError(f"window = {spec.window}, stride = {spec.stride}: both count events and are at least 1")
+    if spec.row_width == 0 and not spec.single:
+        raise ConfigError(f"window = {spec.window} of waveforms of any length", hint="use window = 1 with arrays")
     if min(spec.resample_ms, spec.lateness_ms, spec.max_gap_ms or 0) < 0:
         raise ConfigError("resample_ms, lateness_ms and max_gap_ms must not be negative")
     if spec.resample_ms and spec.lateness_ms:

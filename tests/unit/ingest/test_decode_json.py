@@ -214,6 +214,18 @@ def test_a_waveform_of_another_length_is_refused(event: object) -> None:
     assert reason(source(fields=("x", "y"), width=6), event) == "wrong_length"
 
 
+def test_with_any_width_numbers_or_waveforms_of_every_equal_length_are_taken() -> None:
+    whatever = source(fields=("x", "y"), width=0)
+    assert accepted(whatever, {"x": 1, "y": 2})[4] == (1, 2)
+    assert accepted(whatever, {"x": [1], "y": [2]})[4] == (1, 2)
+    assert accepted(whatever, {"x": [1, 2, 3], "y": [4, 5, 6]})[4] == (1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("event", [{"x": [1, 2], "y": [1]}, {"x": [1, 2], "y": 1}, {"x": [], "y": []}])
+def test_with_any_width_the_samples_of_each_field_can_be_told_apart(event: object) -> None:
+    assert reason(source(fields=("x", "y"), width=0), event) == "wrong_length"
+
+
 def test_a_waveform_is_checked_number_by_number() -> None:
     waves = source(fields=("x",), width=3, constraints={"x": (-1.0, 1.0)})
     assert reason(waves, {"x": [0, 0, 2]}) == "out_of_range"

@@ -108,6 +108,33 @@ def test_several_inputs_may_get_the_features_of_their_fields() -> None:
     assert batch.inputs["r"].tolist() == [[2, 3, 4, 6]]
 
 
+def test_waveforms_of_any_length_become_features_and_a_short_one_spoils_its_row_only() -> None:
+    made = assembler(
+        tensor(6), width=0, features=("mean", "fft"), fft_bins=2, sample_rate_hz=100.0, scaling=Scaling(scale=(2.0,))
+    )
+    assert made.columns == ("a.mean", "a.fft_0_25_hz", "a.fft_25_50_hz", "b.mean", "b.fft_0_25_hz", "b.fft_25_50_hz")
+    batch = made.assemble([(1.0, 3.0, 5.0, 7.0), (1.0,) * 6 + (4.0,) * 6, (1.0, 2.0), (2.0,) * 12])
+    assert batch.unusable == [2]
+    assert batch.inputs["x"][[0, 1, 3]][:, [0, 3]].tolist() == [[4, 12], [2, 8], [4, 4]]
+    assert batch.inputs["x"][2].tolist() == [0] * 6
+
+
+def test_features_of_any_length_are_those_of_the_fixed_length() -> None:
+    row = tuple(float(value) for value in np.random.default_rng(3).normal(size=64))
+    options: dict[str, Any] = {"features": ("rms", "kurtosis", "fft"), "fft_bins": 4}
+    fixed = assembler(tensor(12), width=64, **options).assemble([row])
+    free = assembler(tensor(12), width=0, **options).assemble([row])
+    np.testing.assert_array_equal(free.inputs["x"], fixed.inputs["x"])
+
+
+def test_only_so_many_lengths_are_prepared() -> None:
+    made = assembler(tensor(2), width=0, features=("rms",))
+    for samples in range(2, 60):
+        assert made.assemble([(1.0,) * 2 * samples]).inputs["x"].tolist() == [[1, 1]]
+    assert made._any_length is not None
+    assert len(made._any_length._extractors) <= 16
+
+
 # --- types ---------------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +205,8 @@ def test_a_free_axis_of_the_model_fits_any_size() -> None:
         ({"fields": ()}, "whole number"),
         ({"width": 3}, "whole number"),
         ({"width": 4, "window": 2}, "window = 1"),
+        ({"width": 0, "window": 2, "features": ("rms",)}, "window = 1"),
+        ({"width": 0}, "declare features"),
         ({"layout": "fields"}, "not known"),
         ({"layout": "batch"}, "not known"),
         ({"layout": "batch,time"}, "not known"),

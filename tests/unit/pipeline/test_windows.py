@@ -218,6 +218,7 @@ def test_a_state_of_other_windows_or_a_damaged_one_is_not_taken() -> None:
     [
         ({"window": 0}, "at least 1"),
         ({"stride": 0}, "at least 1"),
+        ({"width": 0, "window": 2}, "any length"),
         ({"lateness_ms": -1}, "negative"),
         ({"resample_ms": -1}, "negative"),
         ({"max_gap_ms": -1}, "negative"),
