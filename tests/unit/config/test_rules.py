@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edged.config.rules_pipeline import layout_fault
+from edged.config.rules_pipeline import is_path, layout_fault
 from edged.config.rules_topics import filter_fault, meets_root
 
 
@@ -38,6 +38,16 @@ def test_a_filter_that_mqtt_refuses_or_that_splits_devices_has_a_fault(topic: st
 )
 def test_a_filter_meets_the_root_when_it_matches_something_published(topic: str, meets: bool) -> None:
     assert meets_root(topic) is meets
+
+
+@pytest.mark.parametrize("path", ["a", "motor.temp_c", "Volume Flow RateRMS", "motor 1.temp c", "ä.☃", "$"])
+def test_names_joined_by_dots_are_a_path_also_with_spaces_inside(path: str) -> None:
+    assert is_path(path)
+
+
+@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", " a", "a ", "a .b", "a. b", "\t", "a\n"])
+def test_empty_names_and_spaces_around_a_name_are_no_path(path: str) -> None:
+    assert not is_path(path)
 
 
 @pytest.mark.parametrize(
