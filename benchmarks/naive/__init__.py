@@ -1,0 +1,1 @@
+"""The daemon that one would write first."""
