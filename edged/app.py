@@ -177,6 +177,7 @@ class App:
         will = self.herald.state_payload("offline", self.modes.mode)
         self.link = MqttLink(link_settings(config, will), self.engine, clock, random.random)
         self.herald.introduce(config, built.runners, self.epoch)
+        self._mode_changed(self.modes.mode)  # who comes later finds a mode, also when it never changes
         for reason in built.reasons:
             self.modes.set(reason.code, True, subject=reason.pipeline, detail=reason.detail)
         await self._recover(opened)

@@ -7,7 +7,7 @@ from base64 import b64encode
 
 import msgspec
 
-from edged.messages import Notice
+from edged.messages import Notice, Oversize
 from edged.timestamps import rfc3339_ms
 
 HEAD_BYTES = 1024  # of the refused payload, enough to recognise the sender
@@ -50,8 +50,8 @@ class LetterBox:
         body = {
             "v": "edged.dlq/1",
             "topic": topic,
-            "size": len(payload),
-            "sha256": hashlib.sha256(payload).hexdigest(),
+            "size": payload.size_bytes if isinstance(payload, Oversize) else len(payload),
+            "sha256": payload.sha256 if isinstance(payload, Oversize) else hashlib.sha256(payload).hexdigest(),
             "head": b64encode(payload[:HEAD_BYTES]).decode(),
             "reason": reason,
             "detail": detail[:_DETAIL_CHARS],

@@ -5,7 +5,7 @@ import hashlib
 
 import msgspec
 
-from edged.messages import Notice
+from edged.messages import Notice, Oversize
 from edged.publish.letters import LETTER_INTERVAL_MS, LetterBox, gap_notice
 from edged.publish.notices import NoticeBox
 
@@ -98,6 +98,15 @@ def test_a_letter_names_topic_size_hash_and_head() -> None:
     assert body["sha256"] == hashlib.sha256(payload).hexdigest()
     assert base64.b64decode(body["head"]) == payload[:1024]
     assert len(body["detail"]) == 400
+
+
+def test_a_letter_about_a_payload_that_was_too_large_to_keep_tells_its_real_size_and_hash() -> None:
+    payload = Oversize(b"\xff" * 1024)
+    payload.size_bytes, payload.sha256 = 5_000_000, "ab" * 32
+    letter = LetterBox().letter("too_large", "d", topic="in/a", payload=payload, mono_ms=0, wall_ms=0)
+    assert letter is not None
+    body = msgspec.json.decode(letter.payload)
+    assert (body["size"], body["sha256"]) == (5_000_000, "ab" * 32)
 
 
 def test_a_flood_of_one_reason_is_counted_in_the_next_letter_and_does_not_silence_another_reason() -> None:
