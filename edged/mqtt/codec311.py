@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edged.errors import BugError, ProtocolViolation
 from edged.mqtt.frames import (
     MAX_RECEIVE,
+    UNSUPPORTED_VERSION,
     Codec,
     ConnAck,
     ConnectRequest,
@@ -18,7 +19,7 @@ from edged.mqtt.wire import MAX_REMAINING_BYTES, blob, encode_length, text
 
 _REFUSALS = (
     "",
-    "unsupported_protocol_version",
+    UNSUPPORTED_VERSION,
     "client_id_not_valid",
     "server_unavailable",
     "bad_user_name_or_password",

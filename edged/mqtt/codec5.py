@@ -10,6 +10,7 @@ import mqtt5
 from edged.errors import ProtocolViolation
 from edged.mqtt.frames import (
     MAX_RECEIVE,
+    UNSUPPORTED_VERSION,
     Codec,
     ConnAck,
     ConnectRequest,
@@ -31,7 +32,6 @@ _FIXED_BYTES |= dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2) | dict.fromkeys((0x02
 _FIELDS = dict.fromkeys((0x03, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F), 1) | {0x26: 2}
 _BINARY = (0x09, 0x16)
 _SUBSCRIPTION_ID = 0x0B
-UNSUPPORTED_VERSION = "unsupported_protocol_version"
 
 
 class Codec5(Codec):

@@ -15,6 +15,7 @@ from edged.messages import Outbound
 from edged.mqtt.counters import Counters
 from edged.mqtt.frames import (
     CONNACK,
+    UNSUPPORTED_VERSION,
     Codec,
     ConnAck,
     Control,
@@ -60,6 +61,7 @@ class Ended(NamedTuple):
     connected_s: float | None = None
     up_s: float = 0.0
     silent: bool = False  # closed without a single byte
+    unsupported_version: bool = False
 
 
 class Connection(asyncio.Protocol):
@@ -103,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._short_read = False  # one read while paused, so that the keep-alive holds
         self._writable = True
         self._heard = False
+        self._unsupported_version = False
         self._why: tuple[str, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._connected_ns = self._up_ns = 0
@@ -184,6 +187,7 @@ class Connection(asyncio.Protocol):
                     connected_s=(now - self._connected_ns) / _NS if self._connected_ns else None,
                     up_s=(now - self._up_ns) / _NS if self._up_ns else 0.0,
                     silent=silent,
+                    unsupported_version=self._unsupported_version,
                 )
             )
         for waiter in (self.ready, self._emptied):
@@ -307,6 +311,7 @@ class Connection(asyncio.Protocol):
 
     def _on_connack(self, answer: ConnAck) -> None:
         if answer.reason:
+            self._unsupported_version = answer.reason == UNSUPPORTED_VERSION
             self.end("refused", f"the broker refused client id {self._settings.client_id!r}: {answer.reason}")
             return
         if not answer.qos1_allowed:

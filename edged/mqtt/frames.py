@@ -42,6 +42,9 @@ class ConnectRequest:
     will_delay_s: int = 0
 
 
+UNSUPPORTED_VERSION = "unsupported_protocol_version"
+
+
 class ConnAck(NamedTuple):
     """The broker's answer to CONNECT. `reason` is empty when it accepts. `keep_alive_s` None: ours stands."""
 

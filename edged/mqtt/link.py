@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from edged.errors import LinkError
 from edged.messages import Inbound, Outbound
-from edged.mqtt.codec5 import UNSUPPORTED_VERSION, Codec5
+from edged.mqtt.codec5 import Codec5
 from edged.mqtt.codec311 import Codec311
 from edged.mqtt.connection import DUPLICATE_CLIENT_ID, Connection, Ended
 from edged.mqtt.counters import Counters, LinkStatistics
@@ -47,6 +47,7 @@ class MqttLink:
         self._left: deque[tuple[int, list[Message]]] = deque()  # not taken before their connection ended
         self._generation = 0
         self._closing = asyncio.Event()
+        self._wake: asyncio.Future[None] | None = None  # resolved to end a wait between attempts
         self._deadline: asyncio.Timeout | None = None
 
     # --- edged.ports.Link ---
@@ -125,6 +126,8 @@ class MqttLink:
         drain_s: how long to wait for the acknowledgements of what was sent, and again for that of `farewell`.
         """
         self._closing.set()
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(0.0)  # an attempt that is under way need not be finished
         connection = self._connection
@@ -170,7 +173,7 @@ class MqttLink:
                 return Ended("credentials", str(error))
             except ssl.SSLError as error:
                 return Ended("tls", str(explain(error, settings.host, settings.port)))
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # UnicodeError: the host cannot be a name at all
                 return Ended("unreachable", f"connecting to {settings.host}:{settings.port}: {error}")
             self._deadline = None
             ended = await asyncio.shield(connection.ended)
@@ -234,11 +237,8 @@ class MqttLink:
             self._version.accepted()
         elif ended.silent:
             self._version.silently_closed()
-        return ended.code == "refused" and ended.detail.endswith(UNSUPPORTED_VERSION) and self._version.refused()
+        return ended.unsupported_version and self._version.refused()
 
     async def _rest(self, delay_s: float) -> None:
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._closing.wait()
-        except TimeoutError:
-            pass
+        self._wake = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._wake,), timeout=delay_s)

@@ -9,6 +9,7 @@ import mqtt5
 import pytest
 
 from edged.messages import Outbound
+from edged.mqtt.settings import TlsSettings
 from tests.doubles.broker import ScriptedBroker, Visitor
 from tests.integration.mqtt.conftest import FAST, MakeLink, outbound
 
@@ -313,6 +314,31 @@ async def test_closing_while_the_broker_keeps_us_waiting_ends_at_once(make_link:
             await subject.link.close(Outbound(b"t", b"bye", 0))
             await subject.ended()
         assert subject.heard.downs == []
+
+
+async def test_a_tls_handshake_that_never_ends_is_given_up_and_closing_does_not_wait_for_it(
+    make_link: MakeLink,
+) -> None:
+    async def mute(visitor: Visitor) -> None:
+        await visitor.packet()
+        await asyncio.sleep(30)
+
+    async with ScriptedBroker(mute) as broker:
+        subject = make_link(broker.port, tls=TlsSettings(), connect_timeout_s=0.2)
+        await subject.heard.until(lambda: subject.heard.downs, "the attempt to time out")
+        assert subject.heard.downs[0][0] == "timeout"
+        await subject.end()
+        patient = make_link(broker.port, tls=TlsSettings(), connect_timeout_s=30.0)
+        await patient.heard.until(lambda: broker.connections >= 2, "the second attempt")
+        async with asyncio.timeout(3):
+            await patient.link.close()
+            await patient.ended()
+
+
+async def test_a_host_that_cannot_be_a_name_is_an_unreachable_one(make_link: MakeLink) -> None:
+    subject = make_link(1, host="." + "a" * 70)
+    await subject.heard.until(lambda: subject.heard.downs, "a failed attempt")
+    assert subject.heard.downs[0][0] == "unreachable"
 
 
 async def test_closing_between_two_attempts_ends_at_once(make_link: MakeLink) -> None:
