@@ -147,8 +147,9 @@ class Input:
     lateness_ms: Annotated[
         int,
         Key(
-            "How long an out-of-order event is waited for before the window goes on without it.",
-            why="waiting is latency, and the waiting events are kept in memory",
+            "How far an event may lie behind the newest one and still take its place in the next windows; "
+            "later ones are left out.",
+            why="a window does not wait: an event an hour late changes nothing that was answered",
             ge=0,
             le=60_000,
         ),

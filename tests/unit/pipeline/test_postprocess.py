@@ -75,7 +75,7 @@ def test_whole_numbers_are_scores_too() -> None:
     assert reader({"y": np.array([[3, 200]], np.uint8)}, ["d"]).score == [200.0]
 
 
-def test_the_score_output_is_found_by_declaration_or_by_its_name() -> None:
+def test_the_score_output_is_found_by_declaration_by_name_or_as_the_last_of_floats() -> None:
     outputs = [tensor(name="label", dtype="int64"), tensor(2, name="probabilities")]
     declared = OutputSpec("classification", outputs={"scores": "probabilities"})
     arrays_ = {"label": np.array([1]), "probabilities": np.array([[0.0, 1.0]])}
@@ -83,8 +83,11 @@ def test_the_score_output_is_found_by_declaration_or_by_its_name() -> None:
     named = [tensor(name="label", dtype="int64"), tensor(2, name="scores")]
     named_arrays = {"label": np.array([1]), "scores": np.array([[1.0, 0.0]])}
     assert Postprocessor(OutputSpec("classification"), named)(named_arrays, ["d"]).label == ["0"]
-    with pytest.raises(ModelError, match="no output 'scores'"):
-        Postprocessor(OutputSpec("classification"), outputs)
+    assert Postprocessor(OutputSpec("classification"), outputs)(arrays_, ["d"]).label == ["1"]  # the last of floats
+    only = [tensor(2, name="q", dtype="uint8")]
+    assert Postprocessor(OutputSpec("classification"), only)({"q": np.array([[9, 1]])}, ["d"]).label == ["0"]
+    with pytest.raises(ModelError, match="no output 'boxes'"):
+        Postprocessor(OutputSpec("detection"), outputs)
     with pytest.raises(ModelError, match="no output 'z'"):
         Postprocessor(OutputSpec("classification", outputs={"scores": "z"}), [tensor(2)])
 
