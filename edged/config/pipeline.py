@@ -368,7 +368,7 @@ class Pipeline:
     device: Annotated[
         str,
         Key(
-            "Template of the device name: text with {topic[N]} (levels counted from 0) and {payload.path}.",
+            "Device name: text with {topic[N]} (level N from 0, or from the end as -1) and {payload.path}.",
             max_chars=256,
             why="it becomes a topic level",
         ),

@@ -16,7 +16,7 @@ MAX_FILTER_BYTES = 65_535  # the length of an MQTT string has 16 bits
 _REFERENCE = re.compile(r"\{([^{}]*)\}")
 _TOPIC = re.compile(r"topic\[(-?\d{1,4})\]")
 _PAYLOAD = re.compile(r"payload\.[^\s.{}]+(\.[^\s.{}]+)*")
-_TEMPLATE_ALLOWED = "text with {topic[N]} (levels counted from 0, or from the end as -1) and {payload.path}"
+_TEMPLATE_ALLOWED = "text with {topic[N]} (level N from 0, or from the end as -1) and {payload.path}"
 
 
 def check_topics(topics: Sequence[str]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from edged.errors import ConfigError, Refused
 MAX_DEVICE_BYTES = 128
 _CACHE_LIMIT = 20_000  # remembered devices; twice the default device limit, so that honest plants never refill it
 
-_PLACEHOLDER = re.compile(r"\{(?:topic\[(\d{1,3})\]|payload\.([^{}]+))\}")
+_PLACEHOLDER = re.compile(r"\{(?:topic\[(-?\d{1,4})\]|payload\.([^{}]+))\}")
 # `+ # /` would change the topic; brokers close the connection on control and non-characters (MQTT 5, 1.5.4).
 _FORBIDDEN = re.compile(
     "[+#/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
@@ -62,7 +62,7 @@ class DeviceTemplate:
                 text.append(str(next(remaining)))
             elif isinstance(part, str):
                 text.append(part)
-            elif part < len(levels):
+            elif -len(levels) <= part < len(levels):
                 text.append(levels[part])
             else:
                 raise Refused(
@@ -75,7 +75,7 @@ def _plain_text(template: str, text: str) -> str:
     if "{" in text or "}" in text:
         raise ConfigError(
             f"device = {template!r}: cannot read {text!r}",
-            hint="use {topic[N]} with N counted from 0, or {payload.dotted.path}",
+            hint="use {topic[N]} with N counted from 0 (or -1 from the end), or {payload.dotted.path}",
         )
     return text
 

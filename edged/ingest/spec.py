@@ -19,7 +19,7 @@ class SourceSpec:
     ts, seq, boot: dotted paths; empty: the sensor has none.
     ts_unit: of a numeric ts (None: ms); `iso` accepts text only. Text is RFC 3339; without an offset it is UTC.
     ts_source: `arrival` ignores the sensor's clock.
-    device: template of `{topic[N]}` (level N, from 0) and `{payload.dotted.path}`.
+    device: template of `{topic[N]}` (level N, from 0, or from the end as -1) and `{payload.dotted.path}`.
     constraints: (lowest, highest) allowed value per field, None for no limit on that side.
     max_events: elements of one array payload. max_payload_bytes: larger payloads are refused unread.
     """

@@ -15,6 +15,13 @@ def test_text_levels_and_payload_values_are_joined_as_written() -> None:
     assert template.name("x/y/z", ("m", 3)) == "x.m-z!3"
 
 
+def test_levels_are_counted_from_the_end_as_well() -> None:
+    template = DeviceTemplate("{topic[-1]}-{topic[-2]}")
+    assert template.name("x/y/z") == "z-y"
+    with pytest.raises(Refused, match="level -2"):
+        template.name("x")
+
+
 def test_a_template_without_placeholders_names_one_device() -> None:
     assert DeviceTemplate("press").name("any/topic") == "press"
 
