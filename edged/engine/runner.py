@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -154,10 +155,13 @@ class Runner:
     def done(self) -> int:
         """Every event up to this one is answered, and the answers are in a draft or in the store."""
         if self._jobs:
-            return self._jobs[0].ready[0][-1] - 1
-        if self._ready:
-            return self._ready[0][-1] - 1
-        return self.cursor
+            upto = self._jobs[0].ready[0][-1] - 1
+        elif self._ready:
+            upto = self._ready[0][-1] - 1
+        else:
+            upto = self.cursor
+        # After a restart the windows are fed from further back than what is answered.
+        return max(upto, self.answered_up_to)
 
     def discard_ready(self) -> None:
         """Forget windows whose results are stored already (replay after a restart)."""
@@ -195,7 +199,7 @@ class Runner:
         """`latest` inputs: while the lane is busy only the newest window of each device waits."""
         newest = {window[0]: window for window in self._ready}
         self.skipped += len(self._ready) - len(newest)
-        self._ready = list(newest.values())
+        self._ready = sorted(newest.values(), key=itemgetter(-1))  # `done` looks at the first one
 
     def _run_inline(self, ready: list[Ready]) -> None:
         parts = self.parts

@@ -1,4 +1,4 @@
-"""Events without a pause: a pipeline that lags behind still moves."""
+"""A pipeline that lags behind: it moves although events never pause, and answers nothing twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from edged.engine.recovery import recover
 from edged.engine.runner import READY_LIMIT
 from edged.messages import Inbound
 from tests.doubles.engine_rig import Rig
@@ -57,3 +58,36 @@ async def test_a_lagging_pipeline_moves_on_although_messages_never_stop() -> Non
     link.closed = True
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_answered_is_not_forgotten_by_a_unit_committed_before_the_catch_up_has_begun() -> None:
+    first = Rig(lane=True, window=2)
+    await first.start()
+    assert first.lane is not None
+    for seq in range(1, 9):
+        first.event(seq)
+    await first.engine.settled()
+    while first.lane.jobs:
+        first.lane.answer()
+    await first.engine.settled()
+    assert first.runner.answered == 7
+
+    second = Rig(lane=True, window=2, journal=first.journal)
+    now_ms = second.clock.mono_ns() // 1_000_000
+    await recover(second.engine, second.journal, second.devices, None, now_ms)
+    second.engine.attach(second.link)
+    second.link.up(session_present=True)
+    assert second.runner.cursor == 0, "the windows are to be fed from the beginning"
+    second.event(9)
+    await second.engine.settled()
+
+    third = Rig(lane=True, window=2, journal=second.journal)
+    await third.start()
+    assert third.lane is not None
+    while third.lane.jobs:
+        third.lane.answer()
+    await third.engine.settled()
+    await third.delivery.refill_once()
+    newest = [result["input"]["seq"] for result in third.results()]
+    assert newest == [2, 3, 4, 5, 6, 7, 8, 9], "each window once, the first seven from the store"
+    assert third.runner.answered == 1
