@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
-
-import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "architecture.md"
@@ -20,6 +19,13 @@ def drawn(page: str) -> set[str]:
     return set(re.findall(r"^  (\w+(?:/|\.py))(?=\s|$)", block[1], re.MULTILINE))
 
 
+def rows(page: str) -> list[str]:
+    """The rows drawn under the heading `## Who may import whom`, from top to bottom."""
+    block = re.search(r"^## Who may import whom\n.*?^```\w*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert block, "docs/architecture.md has no fenced rows under `## Who may import whom`"
+    return block[1].splitlines()
+
+
 def existing(package: Path) -> set[str]:
     """Modules and packages one level below `package`, without its __init__.py; folders end in a slash."""
     modules = {path.name for path in package.glob("*.py") if path.name != "__init__.py"}
@@ -27,10 +33,14 @@ def existing(package: Path) -> set[str]:
 
 
 def test_the_drawn_tree_names_exactly_the_folders_that_exist() -> None:
-    if not PAGE.exists():
-        pytest.skip("docs/architecture.md is not written yet")
-
     assert drawn(PAGE.read_text(encoding="utf-8")) == existing(REPOSITORY / "edged")
+
+
+def test_the_drawn_rows_are_those_that_the_import_rules_check() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (rule["layers"] for rule in settings["tool"]["importlinter"]["contracts"] if rule["type"] == "layers")
+
+    assert rows(PAGE.read_text(encoding="utf-8")) == layers
 
 
 def test_every_import_keeps_to_the_rules() -> None:
