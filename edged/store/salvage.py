@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-ROWS_PER_TRANSACTION = 500
+SALVAGING_NAME = "store-salvaging.db"  # the new store until it is complete
+BYTES_PER_TRANSACTION = 250_000
 SHAPES = {"journal": "niiiiiiittbooo", "epoch": "nttiiii", "tombstone": "ntiiiti", "snapshot": "nib"}
 _INSERT = "INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
@@ -40,18 +41,38 @@ class StoredRow(NamedTuple):
     events: bytes | None
 
 
-def set_aside(path: Path, stamp: str) -> Path:
-    """Rename the database and its WAL to `store-<stamp>-damaged.db`; an older one of the kind is removed."""
+def swap(path: Path, stamp: str) -> Path:
+    """Put the salvaged store in the place of the damaged one, which becomes `store-<stamp>-damaged.db`.
+
+    A crash at any point leaves either the damaged store where it was, or something that `finish_swap` completes.
+    An older damaged file is removed: one is evidence, more are a full disk.
+    """
     for old in path.parent.glob(f"{path.stem}-*-damaged.db*"):
         old.unlink()
     aside = path.with_name(f"{path.stem}-{stamp}-damaged.db")
-    wal = path.with_name(path.name + "-wal")
-    if wal.exists():
-        wal.rename(aside.with_name(aside.name + "-wal"))
-    path.with_name(path.name + "-shm").unlink(missing_ok=True)
     path.rename(aside)
     place.sync_directory(path.parent)
+    wal = _beside(path, "-wal")
+    if wal.exists():
+        wal.rename(_beside(aside, "-wal"))
+    finish_swap(path)
     return aside
+
+
+def finish_swap(path: Path) -> None:
+    """Complete a swap that was cut short: the damaged store is away, the salvaged one not yet in its place."""
+    salvaged = path.with_name(SALVAGING_NAME)
+    if path.exists() or not salvaged.exists():
+        return
+    for suffix in ("-wal", "-shm"):
+        _beside(path, suffix).unlink(missing_ok=True)  # SQLite would take the old WAL for the new file's
+    place.sync_directory(path.parent)
+    salvaged.rename(path)
+    place.sync_directory(path.parent)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def remove(aside: Path) -> None:
@@ -61,23 +82,23 @@ def remove(aside: Path) -> None:
 
 
 def copy_rows(
-    damaged: Path, target: apsw.Connection, search_is_late: Callable[[], bool], is_late: Callable[[], bool]
+    damaged: Path,
+    target: apsw.Connection,
+    *,
+    search_is_late: Callable[[], bool],
+    is_late: Callable[[], bool],
+    is_full: Callable[[], bool],
 ) -> bool:
-    """Copy every intact row, newest first; False when stopped by time or a full disk.
+    """Copy every intact row, newest first; False when stopped by time or by a disk that `is_full`.
 
     Rows are searched until `search_is_late` and then copied until `is_late`.
     """
     with closing(pages.PageFile(damaged, PAGE_BYTES)) as source:
         found = pages.find_rows(source, SHAPES, search_is_late)
         complete = not search_is_late()
-        try:
-            for table in ("epoch", "tombstone", "snapshot"):
-                _copy_small(source, target, table, found[table])
-            return _copy_journal(source, target, found["journal"], is_late) and complete
-        except apsw.FullError:
-            if target.in_transaction:
-                target.execute("ROLLBACK")
-            return False
+        for table in ("epoch", "tombstone", "snapshot"):
+            _copy_small(source, target, table, found[table])
+        return _copy_journal(source, target, found["journal"], lambda: is_late() or is_full()) and complete
 
 
 def _copy_small(source: pages.PageFile, target: apsw.Connection, table: str, found: dict[int, pages.Place]) -> None:
@@ -88,24 +109,31 @@ def _copy_small(source: pages.PageFile, target: apsw.Connection, table: str, fou
 
 
 def _copy_journal(
-    source: pages.PageFile, target: apsw.Connection, found: dict[int, pages.Place], is_late: Callable[[], bool]
+    source: pages.PageFile, target: apsw.Connection, found: dict[int, pages.Place], must_stop: Callable[[], bool]
 ) -> bool:
     following: StoredRow | None = None
-    target.execute("BEGIN IMMEDIATE")
-    for copied, batch in enumerate(sorted(found, reverse=True), start=1):
-        if is_late():
-            target.execute("COMMIT")
-            return False
+    pending: list[StoredRow] = []
+    pending_bytes = 0
+    for batch in sorted(found, reverse=True):
         values = _read(source, found[batch])
         row = StoredRow(*values) if values is not None else None
         if row is not None and is_intact(row, following):
-            target.execute(_INSERT, row)
+            pending.append(row)
+            pending_bytes += sum(len(blob) for blob in (row.meta, row.notices, row.results, row.events) if blob)
             following = row
-        if copied % ROWS_PER_TRANSACTION == 0:
-            target.execute("COMMIT")
-            target.execute("BEGIN IMMEDIATE")
-    target.execute("COMMIT")
+        if pending_bytes >= BYTES_PER_TRANSACTION:
+            _insert(target, pending)
+            pending, pending_bytes = [], 0
+            if must_stop():
+                return False
+    _insert(target, pending)
     return True
+
+
+def _insert(target: apsw.Connection, rows: list[StoredRow]) -> None:
+    with target:
+        target.executemany(_INSERT, rows)
+    target.wal_checkpoint()  # the copy must not need the room twice
 
 
 def _read(source: pages.PageFile, where: pages.Place) -> tuple[Any, ...] | None:

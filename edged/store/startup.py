@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import apsw
 from edged.errors import StoreCorrupt
 from edged.store import examination, lookup, place, salvage, schema
 from edged.store.budget import Limits
-from edged.store.database import connect_writer, is_damage, own_errors
+from edged.store.database import close_clean, connect_writer, is_damage, own_errors
 from edged.store.eviction import REASON_DAMAGE, bury
 from edged.store.segment import Unpacker
 from edged.store.values import PastEpoch, Recovered, SalvageReport, StoreSettings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EPOCH_BYTES = 6  # 48 random bits
 NS_PER_S = 1_000_000_000
+SALVAGE_RESERVE_BYTES = 1_000_000  # left free while rows are copied: for the epoch and the report
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class _Opening:
         self._marker = path.with_name(place.MARKER_NAME)
 
     def run(self) -> tuple[apsw.Connection, Recovered]:
+        salvage.finish_swap(self._path)
         place.create_file(self._path)
         connection, finding = self._examine()
         report = None
@@ -92,7 +94,7 @@ class _Opening:
             begin_epoch(connection, "new", self._clock.wall_ms())
         elif finding.lost_tail:
             begin_epoch(connection, "lost_tail", self._clock.wall_ms())
-            report = self._report(connection, finding.lost_tail, None, complete=True)
+            report = self._report(connection, finding.lost_tail, complete=True)
         self._mark_open(connection)
         recovered = recover(
             connection,
@@ -128,24 +130,35 @@ class _Opening:
         return (None if finding.damage else connection), finding
 
     def _salvage(self, cause: str) -> tuple[apsw.Connection, SalvageReport]:
-        stamp = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
-        aside = salvage.set_aside(self._path, stamp)
-        place.create_file(self._path)
-        connection = connect_writer(self._path)
+        """Build a new store beside the damaged one, then swap them."""
+        salvaging = self._path.with_name(salvage.SALVAGING_NAME)
+        salvage.remove(salvaging)
+        place.create_file(salvaging)
+        connection = connect_writer(salvaging)
         schema.migrate(connection, self._clock.wall_ms(), self._migrations)
         limit_s = self._settings.salvage_limit_s
-        complete = salvage.copy_rows(aside, connection, self._deadline(limit_s / 2), self._deadline(limit_s))
+        complete = salvage.copy_rows(
+            self._path,
+            connection,
+            search_is_late=self._deadline(limit_s / 2),
+            is_late=self._deadline(limit_s),
+            is_full=lambda: self._free_bytes(self._path.parent) < SALVAGE_RESERVE_BYTES,
+        )
         begin_epoch(connection, "damage", self._clock.wall_ms())
+        report = self._report(connection, cause, complete=complete)
+        close_clean(connection)
+        stamp = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = salvage.swap(self._path, stamp)
         room = self._free_bytes(self._path.parent) - self._settings.free_floor_bytes - self._settings.budget_bytes
-        kept = room >= 0  # evidence for people; the room that the budget promises to the store comes first
-        if not kept:
+        if room >= 0:  # evidence for people; the room that the budget promises to the store comes first
+            report = replace(report, set_aside=aside)
+        else:
             salvage.remove(aside)
-        report = self._report(connection, cause, aside if kept else None, complete=complete)
         self._marker.unlink(missing_ok=True)
         place.sync_directory(self._path.parent)
-        return connection, report
+        return connect_writer(self._path), report
 
-    def _report(self, connection: apsw.Connection, cause: str, aside: Path | None, *, complete: bool) -> SalvageReport:
+    def _report(self, connection: apsw.Connection, cause: str, *, complete: bool) -> SalvageReport:
         """Count what is left, and leave a tombstone for each hole that is not known yet."""
         found = lookup.holes(connection)
         known = set(connection.execute("SELECT stream, first, last FROM tombstone WHERE reason = ?", (REASON_DAMAGE,)))
@@ -154,7 +167,7 @@ class _Opening:
                 bury(connection, stream, first, last, last - first + 1, REASON_DAMAGE, self._clock.wall_ms())
         counted = connection.execute("SELECT count(*), total(event_n), total(result_n) FROM journal").fetchone()
         rows, events, results = counted or (0, 0, 0)
-        return SalvageReport(cause, aside, rows, int(events), int(results), tuple(found), complete)
+        return SalvageReport(cause, None, rows, int(events), int(results), tuple(found), complete)
 
     def _migrate(self, connection: apsw.Connection) -> tuple[str, ...]:
         version = schema.version_of(connection)

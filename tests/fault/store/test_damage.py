@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import apsw
 import pytest
 
 from edged.errors import StoreCorrupt, StoreError
+from tests.fault.store.conftest import fill_up
 from tests.unit.store.plant import commit, crash_image, crashed, fill, flip, opened, read_all_results
 from tests.unit.store.samples import unit
 
 
 async def closed(folder: Path, units: int = 40, per_unit: int = 25) -> Path:
     """A store that was closed properly."""
-    store = await opened(folder)
+    store = await opened(folder, free_floor_bytes=0, budget_bytes=20_000_000)
     await fill(store, units, per_unit, noise=100)
     await store.journal.save_snapshot(25, b"folded")
     await store.journal.close()
@@ -254,3 +256,56 @@ async def test_a_copy_of_a_running_store_without_its_wal_is_noticed(tmp_path: Pa
     assert copied.recovered.epoch != store.recovered.epoch
     await copied.journal.close()
     shutil.rmtree(image)
+
+
+async def test_a_salvage_that_was_cut_short_is_done_again_from_the_damaged_file(tmp_path: Path) -> None:
+    path = await closed(tmp_path)
+    flip(path, 0, 100)
+    (tmp_path / "store-salvaging.db").write_bytes(b"half made")
+    store = await opened(tmp_path)
+    assert store.recovered.salvage is not None
+    assert store.recovered.salvage.rows == 40
+    assert not (tmp_path / "store-salvaging.db").exists()
+    await store.journal.close()
+
+
+async def test_a_swap_that_was_cut_short_is_completed_without_the_old_wal(tmp_path: Path) -> None:
+    path = await closed(tmp_path)
+    image = await crashed(tmp_path / "other")
+    path.rename(tmp_path / "store-salvaging.db")
+    (image / "store.db-wal").rename(tmp_path / "store.db-wal")
+    store = await opened(tmp_path)
+    assert store.recovered.salvage is None
+    assert store.recovered.next_result == 1001
+    assert await read_all_results(store.journal) == list(range(1, 1001))
+    await store.journal.close()
+
+
+async def test_without_room_for_a_salvage_the_damaged_store_stays_until_there_is(small_disk: Path) -> None:
+    path = await closed(small_disk, 60)
+    flip(path, 2 * 1024 + 8, 900)  # the root of the journal's tree
+    before = path.read_bytes()
+    ballast = fill_up(small_disk)
+    with pytest.raises(StoreError):
+        await opened(small_disk, free_floor_bytes=0)
+    assert path.read_bytes() == before
+    ballast.unlink()
+    store = await opened(small_disk, free_floor_bytes=0)
+    assert store.recovered.salvage is not None
+    assert store.recovered.salvage.rows >= 55
+    await store.journal.close()
+
+
+async def test_with_little_room_a_salvage_takes_the_newest_and_says_that_it_is_not_complete(small_disk: Path) -> None:
+    path = await closed(small_disk, 1500, 1)
+    flip(path, 2 * 1024 + 8, 900)  # the root of the journal's tree
+    room = fill_up(small_disk)
+    os.truncate(room, room.stat().st_size - 1_800_000)
+    store = await opened(small_disk, free_floor_bytes=0, budget_bytes=20_000_000)
+    report = store.recovered.salvage
+    assert report is not None
+    assert not report.complete
+    assert 200 <= report.rows < 1400
+    assert store.recovered.next_result == 1501
+    assert report.set_aside is None
+    await store.journal.close()

@@ -6,13 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edged.errors import ExitCode, StoreError, StoreLocked
 from edged.ports import Committed
+from tests.fault.store.conftest import fill_up
 from tests.unit.store.plant import Listener, commit, fill, opened, read_all_results
 from tests.unit.store.samples import unit
 
@@ -29,32 +30,6 @@ async def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB of its own."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill_up(disk: Path) -> Path:
-    """Take every byte that is left, keeping what was taken before."""
-    ballast = disk / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(512))
-        except OSError:
-            pass  # full: that was the aim
-    return ballast
 
 
 async def test_on_a_full_disk_a_unit_waits_and_is_committed_when_there_is_room_again(small_disk: Path) -> None:
