@@ -60,8 +60,8 @@ class Codec311(Codec):
         # With DISCONNECT the broker would forget the Will, so after a violation the connection is just closed.
         return b"" if violation else b"\xe0\x00"
 
-    def _accepts(self, puback: bytes) -> bool:
-        return False  # only the plain one exists
+    def _puback_reason(self, packet: bytes, body_at: int) -> str:
+        raise ProtocolViolation(f"reading PUBACK: {len(packet) - body_at} bytes, MQTT 3.1.1 has two")
 
     def _publish_with_properties(self, packet: bytes, properties_at: int) -> bytes:
         raise BugError("MQTT 3.1.1 has no properties")

@@ -17,15 +17,26 @@ from edged.mqtt.frames import (
     Control,
     Farewell,
     Pong,
-    Refusal,
     SubAck,
 )
 from edged.mqtt.wire import MAX_REMAINING_BYTES, decode_length, decode_text
 
 # A 3.1.1 broker answers an MQTT 5 CONNECT with a CONNACK of its own version: 20 02 00 01 (MQTT 3.1.1, 3.1.2.2).
 _CONNACK_OF_311 = b"\x20\x02\x00\x01"
+_FAILURE = 0x80  # reason codes from here on
+_TAKEN = (0x00, 0x10)  # with and without a subscriber for the topic
+_PUBACK_REASONS = {
+    0x80: "unspecified_error",
+    0x83: "implementation_specific_error",
+    0x87: "not_authorized",
+    0x90: "topic_name_invalid",
+    0x91: "packet_id_in_use",
+    0x95: "packet_too_large",
+    0x97: "quota_exceeded",
+    0x99: "payload_format_invalid",
+}
 # Where the property block starts within the body of the packets a broker sends (MQTT 5, chapter 3).
-_PROPERTIES_AFTER = {0x20: 2, 0x40: 3, 0x90: 2, 0xD0: 0, 0xE0: 1}
+_PROPERTIES_AFTER = {0x20: 2, 0x90: 2, 0xD0: 0, 0xE0: 1}
 # Properties by identifier (MQTT 5, 2.2.2.2): bytes of the fixed ones, fields with a length in the others.
 _FIXED_BYTES = dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1)
 _FIXED_BYTES |= dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2) | dict.fromkeys((0x02, 0x11, 0x18, 0x27), 4)
@@ -83,9 +94,18 @@ class Codec5(Codec):
             reason_code=code.PROTOCOL_ERROR if violation else code.NORMAL_DISCONNECTION
         ).write()
 
-    def _accepts(self, puback: bytes) -> bool:
-        # The usual answer of a broker with no subscriber for the topic, with and without an empty property block.
-        return puback[2:] in (b"\x10", b"\x10\0", b"\0", b"\0\0")
+    def _puback_reason(self, packet: bytes, body_at: int) -> str:
+        # Not left to mqtt5: it refuses codes that the specification does not list for PUBACK, but mosquitto 2.0 sends
+        # 0x95 for a message over its size limit, and without the name that message would be sent again for ever.
+        if len(packet) < body_at + 3:
+            raise ProtocolViolation(f"reading PUBACK: {len(packet) - body_at} bytes, too few for a packet id")
+        _check_properties(packet, body_at + 3)
+        code = packet[body_at + 2]
+        if code in _TAKEN:
+            return ""
+        if code < _FAILURE:
+            raise ProtocolViolation(f"reading PUBACK: reason code {code:#04x} means nothing")
+        return _PUBACK_REASONS.get(code, f"reason_{code:#04x}")
 
     def _publish_with_properties(self, packet: bytes, properties_at: int) -> bytes:
         publish = _read(packet, properties_at)
@@ -105,8 +125,6 @@ class Codec5(Codec):
                 return _connack(answer)
             case mqtt5.SubAckPacket() as answer:
                 return SubAck(answer.packet_id, tuple(map(_failure, answer.reason_codes)))
-            case mqtt5.PubAckPacket() as answer:
-                return Refusal(answer.packet_id, _failure(answer.reason_code))
             case mqtt5.DisconnectPacket() as answer:
                 return Farewell(answer.reason_code.name.lower())
             case _:
@@ -130,7 +148,7 @@ def _connack(answer: mqtt5.ConnAckPacket) -> ConnAck:
 
 def _failure(code: IntEnum) -> str:
     """Name of a reason code, empty when it means success. The stubs say IntEnum, but only int() makes it comparable."""
-    return "" if int(code) < 0x80 else code.name.lower()
+    return "" if int(code) < _FAILURE else code.name.lower()
 
 
 def _refused_connect(reason: str) -> ConnAck:
@@ -153,8 +171,8 @@ def _check_properties(packet: bytes, at: int) -> None:
     Everything else that may be wrong with them is left to mqtt5.
     """
     length, at = decode_length(packet, at, len(packet))
-    end = min(at + length, len(packet))
-    while at < end:
+    end = at + length
+    while at < end <= len(packet):
         kind = packet[at]
         at += 1
         if kind == _SUBSCRIPTION_ID:

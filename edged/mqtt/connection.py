@@ -323,7 +323,7 @@ class Connection(asyncio.Protocol):
             self._alive = self._watch(answer.keep_alive_s)
         self.window = OutboundWindow(
             limit=min(answer.receive_maximum, settings.max_inflight_out),
-            max_packet_bytes=answer.max_packet_bytes,
+            max_packet_bytes=min(answer.max_packet_bytes, settings.max_publish_bytes),
             with_properties=self._codec.has_properties,
             retain_allowed=answer.retain_allowed,
         )
@@ -371,9 +371,6 @@ class Connection(asyncio.Protocol):
             self.ready.set_result(None)
 
     def _on_refusal(self, packet_id: int, reason: str) -> None:
-        if not reason:
-            self._on_acked([packet_id])
-            return
         token = self.window.inflight.pop(packet_id, None)
         self._alive.progress_ns = self._alive.read_ns
         if token is None:

@@ -117,11 +117,11 @@ class Codec(ABC):
 
     @abstractmethod
     def _control(self, packet: bytes, body_at: int) -> Control:
-        """Parse one complete packet that is neither PUBLISH nor a plain PUBACK; its body starts at `body_at`."""
+        """Parse one complete packet that is neither PUBLISH nor PUBACK; its body starts at `body_at`."""
 
     @abstractmethod
-    def _accepts(self, puback: bytes) -> bool:
-        """Whether the body of a PUBACK that is not the plain one says in a common way that the message was taken."""
+    def _puback_reason(self, packet: bytes, body_at: int) -> str:
+        """Why the broker did not take the message, by a PUBACK that is not the plain one; empty when it did."""
 
     @abstractmethod
     def _publish_with_properties(self, packet: bytes, properties_at: int) -> bytes:
@@ -197,7 +197,15 @@ class Codec(ABC):
                     payload = data[at + 1 : stop]
                 append((packet_id, topic, payload, head & 1 == 1))
                 position = stop
-            elif head == PUBACK and length == 2:
+            elif head == PUBACK and length != 2:
+                reason = self._puback_reason(data[position:stop], body - position)
+                packet_id = data[body] << 8 | data[body + 1]
+                if reason:
+                    controls.append(Refusal(packet_id, reason))
+                else:
+                    acked.append(packet_id)
+                position = stop
+            elif head == PUBACK:
                 view = memoryview(data)[position : end - (end - position) % 4]
                 for word, packet_id in iter_unpack(">HH", view):
                     if word != _PUBACK_WORD:
@@ -205,10 +213,7 @@ class Codec(ABC):
                     acked.append(packet_id)
                     position += 4
             else:
-                if head == PUBACK and length < 5 and self._accepts(data[body:stop]):
-                    acked.append(data[body] << 8 | data[body + 1])
-                else:
-                    controls.append(self._control(data[position:stop], body - position))
+                controls.append(self._control(data[position:stop], body - position))
                 position = stop
         if position < end:
             self._partial += data[position:]

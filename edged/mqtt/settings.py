@@ -33,6 +33,8 @@ class LinkSettings:
 
     filters: subscribed at QoS 1. max_unacked_*: received but not yet safe, beyond them reading pauses.
     max_packet_bytes: larger inbound messages arrive as `Oversize`. max_inflight_out: our bound beside the broker's.
+    max_publish_bytes: our bound beside the broker's, because not every broker tells its own, and mosquitto confirms
+    on 3.1.1 what it dropped as too large.
     canary_topic: published to and subscribed on 3.1.1, where a denied publish looks like a successful one.
     ack_timeout_s: no PUBACK for so long with publishes in flight means that the connection is dead.
     """
@@ -57,6 +59,7 @@ class LinkSettings:
     max_unacked_count: int = 4_000
     max_unacked_bytes: int = 64_000_000
     max_packet_bytes: int = 8_000_000
+    max_publish_bytes: int = 1_000_000
     max_write_buffer_bytes: int = 1_000_000
     connect_timeout_s: float = 10.0
     ack_timeout_s: float = 20.0
@@ -93,6 +96,7 @@ _BOUNDS = (
     ("max_unacked_count", 1, 1_000_000),
     ("max_unacked_bytes", 1, 1 << 40),
     ("max_packet_bytes", 1_024, 268_435_455),
+    ("max_publish_bytes", 1_024, 268_435_455),
 )
 
 

@@ -215,6 +215,25 @@ async def test_a_publish_over_the_brokers_limit_is_refused_here_and_the_rest_goe
         assert subject.link.statistics().publishes_refused == 1
 
 
+async def test_a_limit_that_a_broker_keeps_to_itself_is_a_refusal_too_and_not_an_endless_loop(
+    tmp_path: Path, make_link: MakeLink
+) -> None:
+    with Mosquitto(tmp_path, "message_size_limit 2000") as broker:
+        subject = await make_link(broker.port, protocol="5", filters=()).up()
+        assert subject.heard.sessions[0].max_packet_bytes > 2_000
+        subject.link.send([Outbound(b"out/t", b"x" * 3_000, 1), Outbound(b"out/t", b"ok", 2)])
+        await subject.heard.until(lambda: subject.heard.acknowledged == [2], "the confirmation")
+        assert subject.heard.refused == [(1, "packet_too_large")]
+        assert subject.heard.downs == []
+
+
+async def test_our_own_limit_holds_where_the_broker_has_none(stock_broker: Mosquitto, make_link: MakeLink) -> None:
+    subject = await make_link(stock_broker.port, protocol="3.1.1", filters=(), max_publish_bytes=2_000).up()
+    subject.link.send([Outbound(b"out/t", b"x" * 3_000, 1), Outbound(b"out/t", b"ok", 2)])
+    await subject.heard.until(lambda: subject.heard.acknowledged == [2], "the confirmation")
+    assert subject.heard.refused == [(1, "packet_too_large")]
+
+
 async def test_only_replayed_messages_carry_the_retain_flag(stock_broker: Mosquitto, make_link: MakeLink) -> None:
     async with Peer(stock_broker.port) as peer:
         await peer.publish("in/old", [b"old"], retain=True)

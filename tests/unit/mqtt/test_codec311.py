@@ -39,6 +39,10 @@ def test_subscribe_asks_for_qos_1_and_for_the_canary_at_0() -> None:
     )
 
 
+def test_without_a_canary_only_the_filters_are_asked_for() -> None:
+    assert codec_for("3.1.1").subscribe(7, ["a"]) == b"\x82\x06\x00\x07\x00\x01a\x01"
+
+
 def test_disconnect_is_left_out_after_a_violation_so_that_the_will_is_sent() -> None:
     assert codec_for("3.1.1").disconnect() == b"\xe0\x00"
     assert codec_for("3.1.1").disconnect(violation=True) == b""
@@ -80,7 +84,6 @@ def test_a_suback_for_many_filters_has_a_longer_length() -> None:
         b"\x21\x02\x00\x00",
         b"\x90\x02\x00\x07",
         b"\x90\x03\x00\x07\x03",
-        b"\x40\x03\x00\x07\x00",
         b"\x41\x02\x00\x07",
         b"\x62\x02\x00\x07",
         b"\xd0\x01\x00",
@@ -93,6 +96,12 @@ def test_a_suback_for_many_filters_has_a_longer_length() -> None:
 def test_what_no_broker_may_send_is_a_violation(data: bytes) -> None:
     with pytest.raises(ProtocolViolation, match="not what MQTT"):
         said(data)
+
+
+def test_an_acknowledgement_has_two_bytes() -> None:
+    for data in (b"\x40\x03\x00\x07\x00", b"\x40\x01\x00", b"\x40\x00"):
+        with pytest.raises(ProtocolViolation, match="has two"):
+            said(data)
 
 
 def test_properties_are_nobodys_business_here() -> None:

@@ -52,6 +52,15 @@ def test_byte_by_byte_works_too(version: str) -> None:
 
 
 @both
+def test_a_too_large_publish_may_come_byte_by_byte_too(version: str) -> None:
+    stream = publish(version, "a/b", b"x" * 2_000, packet_id=300) + PINGRESP
+    codec = codec_for(version, limit=1_000)
+    messages, _, controls = feed_all(codec, [stream[i : i + 1] for i in range(len(stream))])
+    assert messages == [(300, "a/b", b"x" * 1_024, False)]
+    assert controls == [Pong()]
+
+
+@both
 @given(
     size=st.integers(200, 5_000),
     packet_id=st.integers(0, 65_535),
