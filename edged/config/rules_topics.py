@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from edged.config.problems import Finding
+from edged.config.rules_pipeline import is_path
 
 # What gateways publish: edged/v1/{site}/{gateway}/{one of these}. Reading it back would be a loop.
 ROOT_LEVELS = ("edged", "v1", None, None)
@@ -15,7 +16,6 @@ MAX_FILTER_BYTES = 65_535  # the length of an MQTT string has 16 bits
 
 _REFERENCE = re.compile(r"\{([^{}]*)\}")
 _TOPIC = re.compile(r"topic\[(-?\d{1,4})\]")
-_PAYLOAD = re.compile(r"payload\.[^\s.{}]+(\.[^\s.{}]+)*")
 _TEMPLATE_ALLOWED = "text with {topic[N]} (level N from 0, or from the end as -1) and {payload.path}"
 
 
@@ -71,7 +71,7 @@ def check_device(template: str, topics: Sequence[str]) -> Iterator[Finding]:
     for reference in _REFERENCE.findall(template):
         if match := _TOPIC.fullmatch(reference):
             yield from _check_level(template, int(match[1]), topics)
-        elif not _PAYLOAD.fullmatch(reference):
+        elif not (reference.startswith("payload.") and is_path(reference)):
             yield Finding(
                 where, f"refers to {{{reference}}}, which does not exist", template, allowed=_TEMPLATE_ALLOWED
             )

@@ -23,7 +23,7 @@ def compile_shape(leaves: Mapping[str, Leaf]) -> tuple[type[msgspec.Struct], dic
     """Build the struct and the attribute path (for `operator.attrgetter`) of each leaf.
 
     Raises:
-        ConfigError: an empty level, or a path that is also the parent of another.
+        ConfigError: an empty level, a path that is also the parent of another, a name that JSON must escape.
     """
     groups: dict[str, dict[str, Leaf]] = {}
     for path, leaf in leaves.items():
@@ -48,5 +48,10 @@ def compile_shape(leaves: Mapping[str, Leaf]) -> tuple[type[msgspec.Struct], dic
             required = any(leaf.required for leaf in below.values())
             fields.append((name, inner) if required else (name, inner, msgspec.field(default_factory=inner)))
             attributes |= {f"{head}.{path}": f"{name}.{attribute}" for path, attribute in inner_attributes.items()}
-    struct = msgspec.defstruct("Event", fields, namespace={ABSENT: None}, rename=names, gc=False, kw_only=True)
+    try:
+        struct = msgspec.defstruct("Event", fields, namespace={ABSENT: None}, rename=names, gc=False, kw_only=True)
+    except ValueError as error:
+        raise ConfigError(
+            f"field names {list(names.values())}: {error}", hint="rename the field at the sensor"
+        ) from None
     return struct, attributes

@@ -45,8 +45,10 @@ def test_names_joined_by_dots_are_a_path_also_with_spaces_inside(path: str) -> N
     assert is_path(path)
 
 
-@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", " a", "a ", "a .b", "a. b", "\t", "a\n"])
-def test_empty_names_and_spaces_around_a_name_are_no_path(path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["", ".", "a.", ".a", "a..b", " a", "a ", "a .b", "a. b", "\t", "a\n", 'a"b', "a\\b", "a\x1fb"]
+)
+def test_empty_names_spaces_around_a_name_and_what_json_escapes_are_no_path(path: str) -> None:
     assert not is_path(path)
 
 

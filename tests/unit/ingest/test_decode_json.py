@@ -268,6 +268,7 @@ def test_a_topic_without_the_level_is_refused() -> None:
         ({"fields": ("a..b",)}, "empty level"),
         ({"fields": ("a.",)}, "empty level"),
         ({"fields": (".a",)}, "empty level"),
+        ({"fields": ('a"b',)}, "field names"),
         ({"fields": ("ts", "v")}, "'ts' is a field"),
         ({"seq": "boot"}, "'boot' is declared"),
         ({"ts_unit": "h"}, "ts_unit"),
