@@ -67,7 +67,7 @@ class Ended(NamedTuple):
 class Connection(asyncio.Protocol):
     """The hot path: one `data_received` per read, one `transport.write` per `send`.
 
-    ready: resolved when subscribed, or when the connection has ended. ended: resolved with the reason.
+    accepted: resolved by CONNACK, or when the connection has ended. ended: resolved with the reason.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._counters = counters
         self._now_ns = clock.mono_ns
         self._loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self.accepted: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
         self._emptied: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -137,6 +137,7 @@ class Connection(asyncio.Protocol):
         inbox = self.inbox
         before = len(inbox)
         acked: list[int] = []
+        in_large_packet = self._codec.in_large_packet
         try:
             controls = self._codec.feed(data, inbox, acked)
         except ProtocolViolation as violation:
@@ -159,7 +160,9 @@ class Connection(asyncio.Protocol):
             self._on_acked(acked)
         if count:
             self._listener.on_inbox()
-        if self._budget.paused and not self._alive.paused_ns and self._phase is Phase.UP:
+        if in_large_packet or self._codec.in_large_packet:  # acknowledgements cannot overtake it, however slow the line
+            self._alive.progress_ns = self._alive.read_ns
+        if self._budget.paused and not self._alive.paused_ns and self.is_open:
             self._pause_reading()
 
     def pause_writing(self) -> None:
@@ -190,7 +193,7 @@ class Connection(asyncio.Protocol):
                     unsupported_version=self._unsupported_version,
                 )
             )
-        for waiter in (self.ready, self._emptied):
+        for waiter in (self.accepted, self._emptied):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
 
@@ -331,6 +334,8 @@ class Connection(asyncio.Protocol):
         self._connected_ns = self._now_ns()
         self._counters.connects += 1
         self._phase = Phase.SUBSCRIBING
+        if not self.accepted.done():
+            self.accepted.set_result(None)
         if not settings.filters and not self._canary:
             self._loop.call_soon(self._up, ())  # later: what came with CONNACK is not counted yet
             return
@@ -367,8 +372,6 @@ class Connection(asyncio.Protocol):
                 refused=refused,
             )
         )
-        if not self.ready.done():
-            self.ready.set_result(None)
 
     def _on_refusal(self, packet_id: int, reason: str) -> None:
         token = self.window.inflight.pop(packet_id, None)
@@ -419,7 +422,7 @@ class Connection(asyncio.Protocol):
 
     def _tick(self) -> None:
         self._schedule_tick()
-        if self._phase is not Phase.UP:
+        if not self.is_open:
             return  # the link limits how long that may last
         now = self._now_ns()
         verdict = self._alive.verdict(now, inflight=len(self.window.inflight))
@@ -432,10 +435,14 @@ class Connection(asyncio.Protocol):
             self._counters.forced_reads += 1
             self._short_read = True
             self.resume_reading()
-        self._review_alarms(now)
         if verdict.half_open:
             self._counters.half_open += 1
             self.abort("half_open", verdict.half_open)
+        elif self._phase is Phase.UP:
+            self._review_alarms(now)
+        elif not self._alive.paused_ns and now - self._alive.read_ns >= self._settings.connect_timeout_s * _NS:
+            # Silence counts, not time: the messages of a resumed session may come first, over a slow line.
+            self.abort("timeout", f"waiting for SUBACK: nothing came within {self._settings.connect_timeout_s} s")
 
     def _review_alarms(self, now: int) -> None:
         if self._canary_due_ns and now >= self._canary_due_ns:

@@ -17,6 +17,7 @@ from edged.mqtt.topics import CACHE_LIMIT, topic_problem
 from edged.mqtt.wire import decode_length, decode_text
 
 MAX_RECEIVE = 65_535
+LARGE_BYTES = 65_536
 
 CONNACK = 0x20
 PUBLISH = 0x30
@@ -219,6 +220,11 @@ class Codec(ABC):
             self._partial += data[position:]
             self._need = need
         return controls
+
+    @property
+    def in_large_packet(self) -> bool:
+        """Whether the last read ended within a packet that may take a slow line a while."""
+        return self._skip is not None or (self._need > LARGE_BYTES and bool(self._partial))
 
     def take_oversize_count(self) -> int:
         """Packets over the limit since the last call."""

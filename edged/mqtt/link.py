@@ -163,7 +163,7 @@ class MqttLink:
                     self._deadline = deadline
                     connection = await self._open()
                     self._connection = connection
-                    await connection.ready
+                    await connection.accepted
             except TimeoutError:
                 detail = f"{settings.host}:{settings.port} did not answer within {settings.connect_timeout_s} s"
                 if connection is None:

@@ -161,7 +161,7 @@ async def test_a_broker_that_does_not_answer_is_given_up_in_time(make_link: Make
         await visitor.packet_of(0xE0)
 
     async with ScriptedBroker(mute, good) as broker:
-        subject = await make_link(broker.port, protocol="5", connect_timeout_s=0.2).up()
+        subject = await make_link(broker.port, protocol="5", connect_timeout_s=0.2, keep_alive_s=1).up()
         assert [code for code, _ in subject.heard.downs] == ["timeout"]
         assert "within 0.2 s" in subject.heard.downs[0][1]
 

@@ -125,7 +125,7 @@ async def test_the_handshake_writes_connect_then_subscribe() -> None:
     assert made.transport.written[2] == puback(7)
     made.connection.data_received(ACCEPTED["5"][5:])
     assert made.connection.free_slots == 1_000
-    assert made.connection.ready.done()
+    assert made.connection.accepted.done()
     made.connection.connection_lost(None)
 
 
@@ -195,6 +195,51 @@ async def test_a_long_pause_is_interrupted_by_one_read_and_counted() -> None:
     made.connection.connection_lost(None)
 
 
+async def test_acknowledgements_behind_a_large_message_on_a_slow_line_are_waited_for() -> None:
+    made = Bench(ack_timeout_s=30, keep_alive_s=1_000, max_packet_bytes=200_000).up()
+    made.connection.send([Outbound(b"t", b"", 1)], ())
+    for size in (150_000, 5_000_000):  # one that is kept, one that is skipped
+        large = publish("5", "in/1", b"x" * size, packet_id=1)
+        for start in range(0, len(large), len(large) // 9):
+            made.tick(25)
+            made.connection.data_received(large[start : start + len(large) // 9])
+    made.tick(29.9)
+    assert not made.transport.closed
+    made.tick(0.1)
+    assert made.transport.aborted
+    made.connection.connection_lost(None)
+    assert made.connection.ended.result().code == "half_open"
+
+
+async def test_a_resumed_session_may_send_much_before_suback_and_reading_pauses_already() -> None:
+    made = Bench(max_unacked_count=10, connect_timeout_s=10)
+    made.connection.data_received(ACCEPTED["5"][:5])
+    for packet_id in range(1, 10):
+        made.tick(9.9)
+        made.connection.data_received(publish("5", "in/1", b"x", packet_id=packet_id))
+    made.connection.data_received(publish("5", "in/1", b"x", packet_id=10))
+    assert not made.reads()
+    made.tick(19)
+    assert not made.transport.closed
+    made.budget.released(10, 10)
+    made.connection.resume_reading()
+    made.connection.data_received(ACCEPTED["5"][5:])
+    assert len(made.heard.sessions) == 1
+    made.connection.connection_lost(None)
+
+
+async def test_silence_instead_of_suback_is_a_timeout() -> None:
+    made = Bench(connect_timeout_s=10)
+    made.tick(100)
+    assert not made.transport.closed  # until CONNACK the link keeps the time
+    made.connection.data_received(ACCEPTED["5"][:5])
+    made.tick(9.9)
+    assert not made.transport.closed
+    made.tick(0.1)
+    made.connection.connection_lost(None)
+    assert made.connection.ended.result()[:2] == ("timeout", "waiting for SUBACK: nothing came within 10 s")
+
+
 async def test_above_the_high_water_mark_nothing_is_taken_and_below_it_the_engine_is_told(bench: Bench) -> None:
     bench.connection.pause_writing()
     assert bench.connection.free_slots == 0
@@ -225,7 +270,8 @@ async def test_a_canary_that_stays_away_is_an_alarm_until_it_comes() -> None:
     made.connection.connection_lost(None)
 
 
-async def test_the_alarm_of_a_denied_publish_ends_after_a_minute_without_another(bench: Bench) -> None:
+async def test_the_alarm_of_a_denied_publish_ends_after_a_minute_without_another() -> None:
+    bench = Bench(keep_alive_s=1_000).up()
     for _ in range(2):
         bench.connection.send([Outbound(b"t", b"", 1)], ())
         bench.refuse(mqtt5.PubAckReasonCode.NOT_AUTHORIZED)
@@ -235,6 +281,7 @@ async def test_the_alarm_of_a_denied_publish_ends_after_a_minute_without_another
     bench.tick(0.1)
     assert [alarm[:2] for alarm in bench.heard.alarms] == [("publish_denied", True), ("publish_denied", False)]
     assert bench.counters.publishes_refused == 2
+    bench.connection.connection_lost(None)
 
 
 async def test_other_refusals_are_reported_without_an_alarm(bench: Bench) -> None:
@@ -287,7 +334,7 @@ async def test_an_end_before_subscribing_is_over_wakes_whoever_waits_for_it() ->
     made = Bench(filters=())
     made.connection.data_received(b"\x20\x03\x00\x00\x00")
     made.connection.connection_lost(ConnectionResetError("reset by peer"))
-    await made.connection.ready
+    await made.connection.accepted
     await asyncio.sleep(0)  # the deferred step finds the connection ended
     ended = made.connection.ended.result()
     assert (ended.code, ended.connected_s, ended.up_s, ended.silent) == ("closed", 0.0, 0.0, False)
