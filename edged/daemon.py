@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 DRAIN_S = 8.0  # below systemd's TimeoutStopSec, so that we end by ourselves and say what was left
 STATUS_EVERY_S = 5.0
-STALLED_AFTER_S = 20.0  # a unit in flight longer than this without an open store trouble: the watchdog is starved
+STALLED_AFTER_S = (
+    20.0  # a unit in flight for so long, or for one watchdog interval, without an open store trouble: no food
+)
 
 
 class Stop:
@@ -142,8 +144,9 @@ async def _drain(app: App, stop: Stop, log: Log) -> None:
 async def _watch(app: App, notifier: SystemdNotifier, clock: SystemClock) -> None:
     """Feed the watchdog only while the hot path moves: a loop that turns but commits nothing is not alive."""
     interval_s = min((notifier.watchdog_s or 0) / 2 or STATUS_EVERY_S, STATUS_EVERY_S)
+    stalled_after_s = min(notifier.watchdog_s or STALLED_AFTER_S, STALLED_AFTER_S)
     while True:
-        if app.moving(clock.mono_ns(), STALLED_AFTER_S):
+        if app.moving(clock.mono_ns(), stalled_after_s):
             notifier.watchdog()
         notifier.status(app.status_line())
         await asyncio.sleep(interval_s)

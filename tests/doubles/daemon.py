@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import signal
 import socket
 import subprocess
@@ -71,13 +70,13 @@ def _more(text: str) -> str:
 
 
 class NotifySocket:
-    """What systemd would hear, in order. Abstract, so that no path is too long for it."""
+    """What systemd would hear, in order. A file, because abstract names end at a network namespace."""
 
-    def __init__(self) -> None:
-        self.address = f"@edged-test-{secrets.token_hex(8)}"
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "notify")
         self.lines: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind("\0" + self.address[1:])
+        self._socket.bind(self.address)
 
     def read(self) -> list[str]:
         """Take over what came; returns only the new lines."""
@@ -119,7 +118,7 @@ class Daemon:
         self.state = state or folder / "state"
         self.config = folder / "edged.toml"
         self.log_file = folder / "edged.log"
-        self.notify = NotifySocket()
+        self.notify = NotifySocket(folder)
         self.env = dict(env or {})
         self.prefix = tuple(prefix)
         self.write_config(

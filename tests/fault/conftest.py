@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tests.doubles.broker import Mosquitto
 from tests.unit.infer.models import save
 
 WINDOW, STRIDE = 4, 2
+BAD_DISK = Path(__file__).parents[1] / "doubles" / "bad_disk.c"
 
 
 def summing(path: Path, *shape: int) -> Path:
@@ -47,3 +50,14 @@ def stock_broker(tmp_path: Path) -> Iterator[Mosquitto]:
     """A mosquitto as it comes."""
     with Mosquitto(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Library to preload: the store's files fail, hang or fill up when told to (tests/doubles/bad_disk.c)."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: apt install gcc libc6-dev")
+    library = tmp_path_factory.mktemp("bad_disk") / "bad_disk.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(BAD_DISK), "-ldl"], check=True)
+    return library
