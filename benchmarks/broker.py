@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,20 @@ class Broker:
             if time.monotonic() > deadline:
                 raise NotMeasured(f"it did not subscribe within {READY_TIMEOUT_S} s")
             time.sleep(0.05)
+
+    def forget(self, client_id: str) -> None:
+        """End that client's session: else it goes on to queue whatever the next contestants are sent."""
+        import paho.mqtt.client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        connected = threading.Event()
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True)
+        client.on_connect = lambda *_: connected.set()
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        connected.wait(timeout=10)
+        client.disconnect()
+        client.loop_stop()
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -31,11 +31,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A row with what was measured; value None: not measured."""
+    """A row with what was measured; value None: not measured. note: how this run differs from what the row says."""
 
     row: Row
     value: float | None
     rounds: tuple[float, ...] = ()
+    note: str = ""
 
     @property
     def holds(self) -> bool | None:
@@ -55,12 +56,13 @@ class Figure:
             "title": self.row.title,
             "unit": self.row.unit,
             "better": self.row.better,
-            "value": self.value,
+            "value": None if self.value is None else round(self.value, 4),
             "must": self.row.must,
             "aim": self.row.aim,
             "holds": self.holds,
             "reaches_aim": self.reaches_aim,
-            "rounds": list(self.rounds),
+            "rounds": [round(value, 4) for value in self.rounds],
+            "note": self.note,
         }
 
 
@@ -100,7 +102,7 @@ P99_MS = quantity("edged", "steady_1000", lambda sample: sample.p99_us / 1e3)
 DISK = quantity("edged_linger", "steady_5000", lambda sample: sample.written_bytes)
 RESIDENT = quantity("edged", "steady_1000", lambda sample: sample.resident_mb)  # after the saturation run
 
-GROWTH_KEY, FEATURES_KEY = "insert_rate_full_vs_empty", "full_features"
+GROWTH_KEY, FEATURES_KEY, FSYNC_KEY = "insert_rate_full_vs_empty", "full_features", "fsync_p99_ms"
 
 ROWS: tuple[Row, ...] = (
     Row("rate_vs_c_raw", "durable rate ÷ C raw echo", "×", "more", 0.5, 0.8, ratio(_rate("edged"), _rate("c_raw"))),
@@ -126,6 +128,7 @@ EXTRAS: tuple[Row, ...] = (
         "ceiling_vs_node_red", "C raw echo ÷ Node-RED: about what this broker lets anybody reach", "×", "more", None, 8,
         ratio(_rate("c_raw"), _rate("node_red")),
     ),
+    Row(FSYNC_KEY, "p99 of 4 KiB and fdatasync on this disk, nothing else", "ms", "less", None, 2),
     Row("p50_vs_c_raw", "p50 at 1000 msg/s ÷ C raw echo", "×", "less", None, 5, ratio(_p50("edged"), _p50("c_raw"))),
     Row(
         "cpu_vs_node_red", "CPU per message at saturation ÷ Node-RED", "×", "less", None, 0.06,
@@ -150,9 +153,16 @@ def figure(row: Row, rounds: Sequence[Round]) -> Figure:
     return Figure(row, median(values), values) if values else Figure(row, None)
 
 
-def figures(rows: Sequence[Row], rounds: Sequence[Round], elsewhere: Mapping[str, float | None]) -> list[Figure]:
-    """All rows in order; `elsewhere` holds the values that do not come from the rounds."""
-    return [Figure(row, elsewhere[row.key]) if row.key in elsewhere else figure(row, rounds) for row in rows]
+def figures(rows: Sequence[Row], rounds: Sequence[Round], elsewhere: Sequence[Figure] = ()) -> list[Figure]:
+    """All rows in order; `elsewhere` holds those that do not come from the rounds."""
+    given = {each.row.key: each for each in elsewhere}
+    return [given.get(row.key) or figure(row, rounds) for row in rows]
+
+
+def given_figure(key: str, values: Sequence[float], note: str = "") -> Figure:
+    """The row `key` with values that do not come from the rounds; the median counts."""
+    row = next(row for row in (*ROWS, *EXTRAS) if row.key == key)
+    return Figure(row, median(values) if values else None, tuple(values), note)
 
 
 def undelivered(rounds: Sequence[Round], contestant_prefix: str) -> tuple[int, int]:

@@ -43,5 +43,5 @@ class Plan:
     warm_s: float = 1.0  # first part of every load that no figure sees: caches fill, Node compiles
 
 
-QUICK = Plan("quick", rounds=2, saturated_s=4, steady_s=5, stored_rows=300_000)
+QUICK = Plan("quick", rounds=2, saturated_s=4, steady_s=5, stored_rows=1_000_000)
 FULL = Plan("full", rounds=5, saturated_s=6, steady_s=9, stored_rows=10_000_000)

@@ -37,6 +37,7 @@ class Report:
             "machine": self.machine,
             "figures": {each.row.key: each.as_json() for each in self.rows},
             "extras": {each.row.key: each.as_json() for each in self.extras},
+            "features": self.outcome.features,
             "delivery": {"lost": self.lost, "duplicates": self.duplicates},
             "not_measured": [{"what": what, "why": why} for what, why in self.outcome.not_measured],
             "rounds": [_round_as_json(samples) for samples in self.outcome.rounds],
@@ -82,7 +83,7 @@ def _figures(rows: Sequence[Figure]) -> str:
             limit_text(each.row, each.row.must),
             limit_text(each.row, each.row.aim),
             VERDICTS[each.holds] + (", aim reached" if each.reaches_aim else ""),
-            " ".join(number(value) for value in each.rounds),
+            " ".join([*(number(value) for value in each.rounds), each.note]).strip(),
         )
         for each in rows
     )

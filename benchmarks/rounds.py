@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.broker import Broker
 from benchmarks.contestants.contestant import Contestant
+from benchmarks.fsync import FsyncFloor, fsync_floor
 from benchmarks.native import LOADGEN, NotMeasured
 from benchmarks.plan import HERE, Load, Plan
 from benchmarks.processes import realtime, resident_mb, usage
@@ -32,7 +33,6 @@ class Sample:
     sent: int
     lost: int
     duplicates: int
-    foreign: int
     broker_cpu_us: float
     loadgen_cpu_us: float
     realtime: bool
@@ -41,7 +41,6 @@ class Sample:
 
 # (contestant, load) -> sample; what failed is absent
 Round = Mapping[tuple[str, str], Sample]
-AfterRun = Callable[[Contestant, Broker], None]
 
 
 @dataclass
@@ -50,6 +49,13 @@ class Outcome:
 
     rounds: list[Round] = field(default_factory=list)
     not_measured: list[tuple[str, str]] = field(default_factory=list)
+    features: dict[str, bool] = field(default_factory=dict)  # of the daemon; true: shown in every round
+    fsync: list[FsyncFloor] = field(default_factory=list)  # one per round
+
+    def note_features(self, shown: Mapping[str, bool]) -> None:
+        """Add what one round has shown."""
+        for name, works in shown.items():
+            self.features[name] = works and self.features.get(name, True)
 
 
 def run_rounds(contestants: Sequence[Contestant], broker: Broker, plan: Plan, workdir: Path) -> Outcome:
@@ -58,6 +64,7 @@ def run_rounds(contestants: Sequence[Contestant], broker: Broker, plan: Plan, wo
     for number in range(plan.rounds):
         turn = number % len(contestants)
         samples: dict[tuple[str, str], Sample] = {}
+        outcome.fsync.append(fsync_floor(workdir))
         for contestant in (*contestants[turn:], *contestants[:turn]):
             print(f"round {number + 1} of {plan.rounds}: {contestant.title}", flush=True)
             home = workdir / f"{number}-{contestant.name}"
@@ -65,6 +72,7 @@ def run_rounds(contestants: Sequence[Contestant], broker: Broker, plan: Plan, wo
             try:
                 contestant.start(broker, home)
                 _measure(contestant, broker, plan, samples)
+                outcome.note_features(contestant.verify(broker, home))
             except NotMeasured as why:
                 log = (home / "output.txt").read_text(errors="replace") if (home / "output.txt").exists() else ""
                 outcome.not_measured.append(
@@ -112,7 +120,6 @@ def measure(contestant: Contestant, broker: Broker, load: Load, plan: Plan, firs
         sent=int(seen["sent"]),
         lost=int(seen["sent"] - seen["received"]),
         duplicates=int(seen["duplicates"]),
-        foreign=int(seen["foreign"]),
         broker_cpu_us=broker_cost.cpu_ns / 1e3 / results,
         loadgen_cpu_us=seen["loadgen_cpu_us"],
         realtime=granted and bool(seen["realtime"]),

@@ -23,13 +23,25 @@ from benchmarks.contestants.echo_raw import EchoRaw
 from benchmarks.contestants.edged_daemon import EdgedDaemon
 from benchmarks.contestants.naive_python import NaivePython
 from benchmarks.contestants.node_red import NodeRed
-from benchmarks.figures import EXTRAS, ROWS, figures, passes, undelivered
+from benchmarks.figures import (
+    EXTRAS,
+    FEATURES_KEY,
+    FSYNC_KEY,
+    GROWTH_KEY,
+    ROWS,
+    Figure,
+    figures,
+    given_figure,
+    passes,
+    undelivered,
+)
 from benchmarks.model import write_model
 from benchmarks.native import LOADGEN, NotMeasured, build
 from benchmarks.picture import draw
 from benchmarks.plan import CACHE, FULL, QUICK, RESULTS, Plan
 from benchmarks.report import Report
-from benchmarks.rounds import run_rounds
+from benchmarks.rounds import Outcome, run_rounds
+from benchmarks.store_growth import insert_ratios
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +79,6 @@ def _run(options: argparse.Namespace, plan: Plan, workdir: Path) -> int:
     with broker(workdir, stock=options.stock) as running:
         outcome = run_rounds([each for each in contestants if each not in absent], running, plan, workdir)
     outcome.not_measured[:0] = [(each.title, why) for each, why in absent.items()]
-    elsewhere: dict[str, float | None] = {}
     lost, duplicates = undelivered(outcome.rounds, "edged")
     report = Report(
         started=started,
@@ -75,8 +86,8 @@ def _run(options: argparse.Namespace, plan: Plan, workdir: Path) -> int:
         machine=where,
         contestants=contestants,
         outcome=outcome,
-        rows=figures(ROWS, outcome.rounds, elsewhere),
-        extras=figures(EXTRAS, outcome.rounds, {}),
+        rows=figures(ROWS, outcome.rounds, _elsewhere(options, outcome, plan, workdir)),
+        extras=figures(EXTRAS, outcome.rounds, [given_figure(FSYNC_KEY, [each.p99_ms for each in outcome.fsync])]),
         lost=lost,
         duplicates=duplicates,
     )
@@ -111,6 +122,22 @@ def _prepare(contestants: Sequence[Contestant]) -> dict[Contestant, str]:
             absent[each] = str(why)
             print(f"  not measured: {why}", flush=True)
     return absent
+
+
+def _elsewhere(options: argparse.Namespace, outcome: Outcome, plan: Plan, workdir: Path) -> list[Figure]:
+    """The figures that do not come from the rounds."""
+    shown = outcome.features
+    off = ", ".join(name for name, works in shown.items() if not works)
+    features = given_figure(FEATURES_KEY, [float(not off)] if shown else [], f"not shown: {off}" if off else "")
+    if options.only:
+        return [features]
+    try:
+        ratios = insert_ratios(workdir, plan.stored_rows, plan.rounds)
+    except NotMeasured as why:
+        outcome.not_measured.append(("the insert rate of a full store", str(why)))
+        return [features]
+    note = "" if plan.stored_rows == FULL.stored_rows else f"with {plan.stored_rows:,} rows in this {plan.name} run"
+    return [features, given_figure(GROWTH_KEY, ratios, note)]
 
 
 def _write(report: Report, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,10 @@ class Contestant(ABC):
         with (workdir / "output.txt").open("wb") as sink:
             self._process = subprocess.Popen(command, cwd=workdir, stdout=sink, stderr=sink, env=self.environment())
         broker.await_subscription(before, self._process)
+
+    def verify(self, broker: Broker, workdir: Path) -> Mapping[str, bool]:
+        """After the loads: which features that cost time are shown to be on. Nothing to show by default."""
+        return {}
 
     def pids(self) -> list[int]:
         """All its processes; empty when it does not run."""
