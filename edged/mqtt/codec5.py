@@ -71,7 +71,8 @@ class Codec5(Codec):
             will=will,
             keep_alive=request.keep_alive_s,
             session_expiry_interval=request.session_expiry_s,
-            receive_max=request.receive_maximum,
+            # 65535 is MQTT's default, so mqtt5 leaves it out, and mosquitto then keeps to its own 20.
+            receive_max=min(request.receive_maximum, MAX_RECEIVE - 1),
         ).write()
 
     def subscribe(self, packet_id: int, filters: Sequence[str], canary: str = "") -> bytes:

@@ -91,12 +91,12 @@ _BOUNDS = (
     ("port", 1, 65_535),
     ("keep_alive_s", 1, 65_535),  # 0 would leave half-open connections unnoticed
     ("session_expiry_s", 0, 0xFFFF_FFFF),
-    ("receive_maximum", 1, 65_534),  # 65535 is not sent, being MQTT's default, and mosquitto then takes its own 20
-    ("max_inflight_out", 1, 65_534),
+    ("receive_maximum", 1, 65_535),
+    ("max_inflight_out", 1, 65_535),
     ("max_unacked_count", 1, 1_000_000),
     ("max_unacked_bytes", 1, 1 << 40),
-    ("max_packet_bytes", 1_024, 268_435_455),
-    ("max_publish_bytes", 1_024, 268_435_455),
+    ("max_packet_bytes", 1_024, 1 << 30),
+    ("max_publish_bytes", 1_024, 1 << 30),
 )
 
 

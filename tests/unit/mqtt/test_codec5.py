@@ -33,6 +33,12 @@ def test_connect_keeps_the_session_and_announces_our_receive_maximum() -> None:
     assert will.will_delay_interval == 5
 
 
+def test_the_largest_receive_maximum_is_really_sent() -> None:
+    packet, _ = mqtt5.read(memoryview(codec_for("5").connect(ConnectRequest("c", 15, 60, 65_535))))
+    assert isinstance(packet, mqtt5.ConnectPacket)
+    assert packet.receive_max == 65_534
+
+
 def test_without_session_expiry_the_start_is_clean_and_without_topic_there_is_no_will() -> None:
     packet, _ = mqtt5.read(memoryview(codec_for("5").connect(ConnectRequest("c", 15, 0, 500))))
     assert isinstance(packet, mqtt5.ConnectPacket)

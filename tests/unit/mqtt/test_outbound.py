@@ -103,6 +103,16 @@ def test_packet_ids_wrap_around_and_never_meet_one_in_flight() -> None:
     assert target.next_id() == 4
 
 
+def test_every_packet_id_can_be_in_flight_at_once() -> None:
+    target = window(limit=65_535)
+    line = [Outbound(b"t", b"", 1)] * 65_536
+    assert packed(target, *line)[0] == 65_535
+    assert len(target.inflight) == 65_535
+    target.settle([77])
+    assert packed(target, line[0])[0] == 1
+    assert target.inflight[77] == 1
+
+
 def test_a_fresh_id_skips_those_in_flight() -> None:
     target = window(limit=65_535)
     target.inflight.update({1: 1, 2: 2})

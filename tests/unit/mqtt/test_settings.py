@@ -25,7 +25,7 @@ def test_all_problems_are_named_at_once() -> None:
             will_payload=b"x" * 65_536,
             canary_topic="#",
             keep_alive_s=0,
-            receive_maximum=65_535,
+            receive_maximum=65_536,
             max_packet_bytes=10,
         )
     message = str(caught.value)
@@ -39,7 +39,7 @@ def test_all_problems_are_named_at_once() -> None:
         "will_payload has 65536 bytes",
         "port is 0, allowed are 1 to 65535",
         "keep_alive_s is 0",
-        "receive_maximum is 65535, allowed are 1 to 65534",
+        "receive_maximum is 65536, allowed are 1 to 65535",
         "max_packet_bytes is 10, allowed are 1024 to",
     ):
         assert part in message
