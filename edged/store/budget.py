@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 ROW_OVERHEAD_BYTES = 128  # numbers, boot id and cell of a row
 WAL_PAGES_MAX = 10_000
+WAL_FRAME_HEADER_BYTES = 24
 RETURN_PAGES_MAX = 64  # given back to the file system per commit, when the file is larger than it may be
-WAL_BUDGET_SHARE = 16  # the WAL may take a sixteenth of the budget, when that is less
+WAL_BUDGET_SHARE = 16  # the WAL is brought home at a sixteenth of the budget, when that is less
 
 
 class Limits(NamedTuple):
@@ -24,7 +25,8 @@ class Limits(NamedTuple):
 
     @property
     def wal_bytes(self) -> int:
-        return self.wal_pages * self.page_bytes
+        """What the WAL may become: under load it is brought home at twice its usual length."""
+        return 2 * self.wal_pages * (self.page_bytes + WAL_FRAME_HEADER_BYTES)
 
 
 class Usage(NamedTuple):

@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from edged.errors import ExitCode
+from tests.unit.config.conftest import VALID
 from tests.unit.store.plant import commit, fill, flip, opened
 from tests.unit.store.samples import unit
 
@@ -132,3 +133,14 @@ async def test_stats_of_something_else_is_an_error_without_a_traceback(tmp_path:
     assert code == ExitCode.IO
     assert "Traceback" not in err
     assert "edged store verify says more" in err
+
+
+async def test_without_a_folder_the_configured_one_is_looked_at(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "state")
+    await fill(store, 1)
+    await store.journal.close()
+    (tmp_path / "pump.onnx").write_bytes(b"model")
+    (tmp_path / "edged.toml").write_text(VALID, encoding="utf-8")
+    code, out, err = await edged("store", "stats", "--config", tmp_path / "edged.toml", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["path"] == str(tmp_path / "state" / "store.db")

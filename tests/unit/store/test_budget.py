@@ -10,7 +10,7 @@ LIMITS = Limits(budget_bytes=10_000_000, free_floor_bytes=1_000_000, page_bytes=
 ROOMY = Usage(pages=1000, free_pages=0, wal_bytes=0, other_bytes=0, disk_free_bytes=10**12)
 
 
-def test_the_wal_may_take_a_sixteenth_of_a_small_budget_and_ten_thousand_pages_of_a_large_one() -> None:
+def test_the_wal_comes_home_at_a_sixteenth_of_a_small_budget_and_at_ten_thousand_pages_of_a_large_one() -> None:
     assert LIMITS.wal_pages == 610
     assert LIMITS._replace(budget_bytes=2_000_000_000).wal_pages == 10_000
     assert LIMITS._replace(budget_bytes=1).wal_pages == 100

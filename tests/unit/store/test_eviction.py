@@ -161,4 +161,4 @@ async def test_evicting_takes_the_same_number_of_steps_however_many_rows_there_a
 
 
 def test_limits_follow_the_page_size() -> None:
-    assert Limits(10**9, 0, 4096).wal_bytes == 4096 * 10_000
+    assert Limits(10**9, 0, 4096).wal_bytes == 2 * 4120 * 10_000
