@@ -225,9 +225,9 @@ class Connection(asyncio.Protocol):
                 self._alive.progress_ns = self._now_ns()  # nothing was awaited until now
             consumed = window.pack(publishes, parts, refused)
             counters.published += consumed - len(refused)
-            if refused:  # later: the caller is in the middle of its turn
+            if refused:  # told later: the caller is in the middle of its turn
                 counters.publishes_refused += len(refused)
-                self._loop.call_soon(self._listener.on_settled, (), refused)
+                self._loop.call_soon(self._listener.on_settled, (), [item for item in refused if item[0]])
         if acks:
             parts.append(pack_acks(acks))
             counters.acks_sent += len(acks)

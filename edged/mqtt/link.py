@@ -24,6 +24,9 @@ from edged.ports import Clock, LinkListener
 class MqttLink:
     """Implements `edged.ports.Link`. `run` keeps it connected until `close` or cancellation.
 
+    Codes of `on_down`: unreachable, tls, credentials (a file of ours), timeout, refused, protocol_violation, half_open,
+    taken_over, closed. Codes of `on_alarm`: duplicate_client_id, publish_denied, subscribe_denied.
+
     Args:
         settings: where and how to connect.
         listener: hears about messages, acknowledgements, and the state of the link.

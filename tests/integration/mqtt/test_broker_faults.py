@@ -47,7 +47,7 @@ async def test_a_stopped_broker_is_noticed_by_silence_although_the_kernel_answer
     await subject.heard.until(lambda: subject.heard.downs, "the silence to be noticed")
     took_s = time.monotonic() - started
     assert subject.heard.downs[0][0] == "half_open"
-    assert took_s < 2 * 1.0
+    assert took_s < 3.0  # 1.5 keep-alives, and a busy machine
     assert subject.link.statistics().half_open == 1
     await subject.heard.until(lambda: subject.heard.downs[-1][0] == "timeout", "an attempt to time out")
     stock_broker.resume()
@@ -153,13 +153,13 @@ async def test_a_denied_publish_on_3_1_1_is_noticed_by_the_canary_and_so_is_its_
 
 
 async def test_a_canary_that_comes_back_is_no_alarm_and_no_event(stock_broker: Mosquitto, make_link: MakeLink) -> None:
-    subject = make_link(
-        stock_broker.port, protocol="3.1.1", canary_topic="R/meta/canary", canary_timeout_s=0.3, keep_alive_s=1
-    )
+    subject = make_link(stock_broker.port, protocol="3.1.1", canary_topic="R/meta/canary")
     await subject.up()
-    await asyncio.sleep(0.8)
+    async with Peer(stock_broker.port) as peer:
+        await peer.publish("in/1", [b"marker"])
+        await subject.heard.until(subject.link.waiting, "the marker, which comes after the canary")
+    assert [message.topic for message in subject.take()] == ["in/1"]
     assert subject.heard.alarms == []
-    assert subject.link.waiting() == 0
     assert subject.heard.sessions[0].refused == ()
 
 
