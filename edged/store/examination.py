@@ -36,7 +36,8 @@ def examine(connection: apsw.Connection, wal: Path, *, wal_bytes_before: int, is
         complete = _check_content(connection, is_late) and complete
         return Finding(lost_tail=_lost_tail(connection, wal, wal_bytes_before), complete=complete)
     except (apsw.Error, StoreCorrupt) as error:
-        if not is_damage(error):
+        # Our statements are constants: one that SQLite does not understand means that the schema is not ours any more.
+        if not is_damage(error) and not isinstance(error, apsw.SQLError):
             raise
         return Finding(damage=str(error))
 

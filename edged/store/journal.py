@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from edged.errors import BugError
+from edged.errors import BugError, StoreError
 from edged.store import examination, lookup
 from edged.store.commit import Numbers
 from edged.store.segment import counts
@@ -130,12 +130,15 @@ class SqliteJournal:
         )
 
     async def read_results(self, first_seq: int, limit: int) -> list[StoredResults]:
+        self._require_open()
         return await self._reader.read(lambda c, u: lookup.results_from(c, u, first_seq, limit))
 
     async def read_events(self, first_seq: int, limit: int) -> list[StoredEvents]:
+        self._require_open()
         return await self._reader.read(lambda c, u: lookup.events_from(c, u, first_seq, limit))
 
     async def read_notices(self, after_batch: int, limit: int) -> list[StoredNotices]:
+        self._require_open()
         return await self._reader.read(lambda c, u: lookup.notices_after(c, u, after_batch, limit))
 
     async def save_snapshot(self, event_seq: int, blob: bytes) -> None:
@@ -146,6 +149,7 @@ class SqliteJournal:
 
     async def statistics(self) -> StoreStatistics:
         """Size, span and counters; two small reads in the reader thread."""
+        self._require_open()
         oldest, newest = await self._reader.read(lambda c, _u: lookup.span(c))
         usage, page_bytes = self._committer.usage, self._committer.limits.page_bytes
         return StoreStatistics(
@@ -171,12 +175,17 @@ class SqliteJournal:
             self._closed = True
             await asyncio.shield(self._loop.run_in_executor(None, self._stop))
 
+    def _require_open(self) -> None:
+        if self._closed:  # the threads have ended: nobody would answer
+            raise StoreError("using the store: it is closed")
+
     def _stop(self) -> None:
         self._reader.stop()
         self._writer.stop(CLOSE_PATIENCE_S, last=partial(examination.mark_open, is_open=False))
         self._on_closed()
 
     async def _write(self, blob: bytes, apply: Callable[[apsw.Connection, bytes], None]) -> None:
+        self._require_open()
         answer: asyncio.Future[None] = self._loop.create_future()
 
         def done(_result: object, _took_us: int) -> None:

@@ -6,6 +6,7 @@ Format: https://www.sqlite.org/fileformat2.html#b_tree_pages
 
 from __future__ import annotations
 
+import heapq
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,7 @@ FILE_HEADER_BYTES = 100  # at the start of page 1
 LEAF = 13  # type byte of a table's leaf page
 INTEGER_BYTES = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}  # serial type -> length; 0: NULL, 8: 0, 9: 1
 BLOB, TEXT = 12, 13  # serial types from here on: even is a blob, odd is text
+FOUND_MAX = 200_000  # rows of one table that are remembered: about 40 MB
 CHAIN_MAX = 1_000_000  # overflow pages of one row
 
 
@@ -84,10 +86,13 @@ class PageFile:
         self.count = max(self.count, *self._newer, 0)
 
 
-def find_rows(pages: PageFile, shapes: dict[str, str], is_late: Callable[[], bool]) -> dict[str, dict[int, Place]]:
+def find_rows(
+    pages: PageFile, shapes: dict[str, str], is_late: Callable[[], bool], limit: int = FOUND_MAX
+) -> dict[str, dict[int, Place]]:
     """Table -> row number -> place, for every row whose columns have the table's shape. Last pages first.
 
     A shape has one letter per column: n NULL (the row number itself), i integer, t text, b blob, o blob or NULL.
+    Of more than `limit` rows of a table only those with the highest numbers are kept: memory stays bounded.
     """
     found: dict[str, dict[int, Place]] = {table: {} for table in shapes}
     for number in range(pages.count, 0, -1):
@@ -98,9 +103,15 @@ def find_rows(pages: PageFile, shapes: dict[str, str], is_late: Callable[[], boo
                 for table, shape in shapes.items():
                     if _fits(types, shape):
                         found[table].setdefault(cell.rowid, Place(number, offset))
+                        if len(found[table]) >= 2 * limit:
+                            found[table] = _newest(found[table], limit)
         except (Malformed, IndexError):
             continue  # the rest of this page cannot be told apart
-    return found
+    return {table: _newest(places, limit) for table, places in found.items()}
+
+
+def _newest(places: dict[int, Place], limit: int) -> dict[int, Place]:
+    return {rowid: places[rowid] for rowid in heapq.nlargest(limit, places)} if len(places) > limit else places
 
 
 def _leaf_rows(page: bytes, start: int) -> Iterator[tuple[int, Cell, list[int]]]:

@@ -95,7 +95,7 @@ def copy_rows(
     """
     with closing(pages.PageFile(damaged, PAGE_BYTES)) as source:
         found = pages.find_rows(source, SHAPES, search_is_late)
-        complete = not search_is_late()
+        complete = not search_is_late() and len(found["journal"]) < pages.FOUND_MAX
         for table in ("epoch", "tombstone", "snapshot"):
             _copy_small(source, target, table, found[table])
         return _copy_journal(source, target, found["journal"], lambda: is_late() or is_full()) and complete

@@ -309,3 +309,41 @@ async def test_with_little_room_a_salvage_takes_the_newest_and_says_that_it_is_n
     assert store.recovered.next_result == 1501
     assert report.set_aside is None
     await store.journal.close()
+
+
+async def test_a_store_whose_tables_are_gone_is_damaged(tmp_path: Path) -> None:
+    path = await closed(tmp_path, 3)
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TABLE snapshot")
+    connection.close()
+    store = await opened(tmp_path)
+    assert store.recovered.salvage is not None
+    assert store.recovered.salvage.rows == 3
+    await store.journal.close()
+
+
+async def test_even_a_check_without_any_time_looks_at_the_newest_row(tmp_path: Path) -> None:
+    path = await closed(tmp_path, units=300, per_unit=1)
+    store = await opened(tmp_path, check_limit_s=0.0)
+    assert not store.recovered.check_complete
+    assert store.recovered.salvage is None
+    await store.journal.close()
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE journal SET events = x'0102030405' WHERE batch = 300")
+    connection.close()
+    again = await opened(tmp_path, check_limit_s=0.0)
+    assert again.recovered.salvage is not None
+    assert again.recovered.next_event == 300
+    await again.journal.close()
+
+
+async def test_a_store_starts_on_a_full_disk_and_waits_there(small_disk: Path) -> None:
+    await closed(small_disk, 20)
+    ballast = fill_up(small_disk)
+    os.truncate(ballast, ballast.stat().st_size - 33_000)  # room for the shared memory of the WAL and for nothing else
+    store = await opened(small_disk, free_floor_bytes=0)
+    assert any("could not mark the store as open" in warning for warning in store.recovered.warnings)
+    assert store.recovered.next_event == 501
+    ballast.unlink()
+    await fill(store, 1)
+    await store.journal.close()

@@ -103,6 +103,13 @@ def test_a_chain_of_pages_that_leads_nowhere_costs_its_row_only(tmp_path: Path) 
             source.page(0)
 
 
+def test_of_too_many_rows_the_newest_are_remembered(tmp_path: Path) -> None:
+    expected = make(tmp_path / "a.db", 1024, 100)
+    with closing(PageFile(tmp_path / "a.db", 1024)) as source:
+        found = find_rows(source, SHAPES, lambda: False, limit=7)["t"]
+    assert sorted(found) == [row[0] for row in expected[-7:]]
+
+
 def test_the_search_stops_when_it_is_late(tmp_path: Path) -> None:
     make(tmp_path / "a.db", 1024, 100)
     looks = iter(range(1000))

@@ -145,6 +145,9 @@ async def test_after_closing_nothing_is_taken_and_closing_again_does_nothing(tmp
     await store.journal.close()
     with pytest.raises(BugError, match="after the journal was closed"):
         store.journal.submit(unit(1, 1), print)
+    for use in (store.journal.read_results(1, 1), store.journal.save_meta(b"{}"), store.journal.statistics()):
+        with pytest.raises(StoreError, match="it is closed"):
+            await use
 
 
 async def test_cursors_are_what_the_engine_said(tmp_path: Path) -> None:
