@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from statistics import median
@@ -28,6 +28,8 @@ class Report:
     extras: Sequence[Figure]
     lost: int
     duplicates: int
+    facts: Sequence[str]  # that bear on missed figures
+    profile: Mapping[str, float]  # function → CPU µs per message; empty when no figure asks for it
 
     def as_json(self) -> dict[str, object]:
         """The form of benchmarks/results/latest.json."""
@@ -39,6 +41,8 @@ class Report:
             "extras": {each.row.key: each.as_json() for each in self.extras},
             "features": self.outcome.features,
             "delivery": {"lost": self.lost, "duplicates": self.duplicates},
+            "facts": list(self.facts),
+            "profile_cpu_us": dict(self.profile),
             "not_measured": [{"what": what, "why": why} for what, why in self.outcome.not_measured],
             "rounds": [_round_as_json(samples) for samples in self.outcome.rounds],
         }
@@ -49,6 +53,10 @@ class Report:
         if self.lost:
             parts.append(f"LOST: {self.lost} results of the daemon did not come back")
         parts += [f"not measured: {what}: {why}" for what, why in self.outcome.not_measured]
+        parts += self.facts
+        if self.profile:
+            lines = [f"{cpu_us:7.2f} µs  {place}" for place, cpu_us in self.profile.items()]
+            parts.append("\n".join(["the daemon's CPU time per message at saturation, by function:", *lines]))
         return "\n\n".join(parts)
 
     def caption(self) -> str:

@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.broker import broker
+from benchmarks.broker import Broker, broker
 from benchmarks.contestants.contestant import Contestant
 from benchmarks.contestants.echo_libmosquitto import EchoLibmosquitto
 from benchmarks.contestants.echo_raw import EchoRaw
 from benchmarks.contestants.edged_daemon import EdgedDaemon
 from benchmarks.contestants.naive_python import NaivePython
 from benchmarks.contestants.node_red import NodeRed
+from benchmarks.explain import explain, needs_profile
 from benchmarks.figures import (
     EXTRAS,
     FEATURES_KEY,
@@ -35,6 +36,7 @@ from benchmarks.figures import (
     passes,
     undelivered,
 )
+from benchmarks.hotspots import hotspots
 from benchmarks.model import write_model
 from benchmarks.native import LOADGEN, NotMeasured, build
 from benchmarks.picture import draw
@@ -78,7 +80,10 @@ def _run(options: argparse.Namespace, plan: Plan, workdir: Path) -> int:
     started, where = datetime.now(UTC), machine.describe(workdir)
     with broker(workdir, stock=options.stock) as running:
         outcome = run_rounds([each for each in contestants if each not in absent], running, plan, workdir)
+        rows = figures(ROWS, outcome.rounds, _elsewhere(options, outcome, plan, workdir))
+        spent = _profile(running, workdir, outcome) if needs_profile(rows) else {}
     outcome.not_measured[:0] = [(each.title, why) for each, why in absent.items()]
+    extras = figures(EXTRAS, outcome.rounds, [given_figure(FSYNC_KEY, [each.p99_ms for each in outcome.fsync])])
     lost, duplicates = undelivered(outcome.rounds, "edged")
     report = Report(
         started=started,
@@ -86,10 +91,12 @@ def _run(options: argparse.Namespace, plan: Plan, workdir: Path) -> int:
         machine=where,
         contestants=contestants,
         outcome=outcome,
-        rows=figures(ROWS, outcome.rounds, _elsewhere(options, outcome, plan, workdir)),
-        extras=figures(EXTRAS, outcome.rounds, [given_figure(FSYNC_KEY, [each.p99_ms for each in outcome.fsync])]),
+        rows=rows,
+        extras=extras,
         lost=lost,
         duplicates=duplicates,
+        facts=explain(rows, extras, outcome.rounds, os.cpu_count() or 1),
+        profile=spent,
     )
     _write(report, options.output)
     return 0 if options.no_gate or passes(report.rows, lost) else 1
@@ -122,6 +129,14 @@ def _prepare(contestants: Sequence[Contestant]) -> dict[Contestant, str]:
             absent[each] = str(why)
             print(f"  not measured: {why}", flush=True)
     return absent
+
+
+def _profile(running: Broker, workdir: Path, outcome: Outcome) -> dict[str, float]:
+    try:
+        return hotspots(running, workdir)
+    except NotMeasured as why:
+        outcome.not_measured.append(("the profile", str(why)))
+        return {}
 
 
 def _elsewhere(options: argparse.Namespace, outcome: Outcome, plan: Plan, workdir: Path) -> list[Figure]:
