@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from tests.doubles.broker import Mosquitto
 from tests.doubles.daemon import Daemon
 from tests.doubles.scada import Scada
@@ -48,7 +51,7 @@ class Plant:
         return results
 
     def settled(self) -> dict[str, Any]:
-        """The status once every message is acknowledged and every result delivered; its books must be right."""
+        """The status once every message is acknowledged and every result has come; its books must be right."""
         status = until(self._settled, f"all is delivered:\n{self.daemon.log}", ANSWERED_WITHIN_S)
         assert status["ledger"]["balanced"]
         return status
@@ -57,7 +60,8 @@ class Plant:
         """The status; empty as long as something is under way."""
         status = self.daemon.status()
         waiting = status["waiting_results"] + sum(pipeline["waiting"] for pipeline in status["pipelines"].values())
-        return status if waiting == 0 and status["link"]["acks_sent"] >= self._sent else {}
+        come = len(self.scada.results) >= status["next_result"] - 1
+        return status if come and waiting == 0 and status["link"]["acks_sent"] >= self._sent else {}
 
     def quiet(self) -> None:
         """Nothing refused, nothing missing, nothing that went wrong: what a replay of good data looks like."""
@@ -98,6 +102,12 @@ output = {output}
 def toml(value: object) -> str:
     """A text, number or list as TOML, which is JSON but for characters beyond the basic plane and DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def deviation(found: ArrayLike, expected: ArrayLike) -> float:
+    """The largest relative difference."""
+    wanted = np.asarray(expected, float)
+    return float(np.max(np.abs(np.asarray(found, float) - wanted) / np.abs(wanted)))
 
 
 def by_seq(results: Iterable[Result]) -> dict[int, Result]:

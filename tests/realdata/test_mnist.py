@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.realdata.conftest import Show
-from tests.realdata.replay import Plant, Result, by_seq, plant, table
+from tests.realdata.replay import Plant, Result, by_seq, deviation, plant, table
 
 pytestmark = pytest.mark.realdata
 
@@ -67,11 +67,13 @@ def replayed(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )
 
 
-def test_stored_inputs_give_the_stored_outputs(replayed: Replayed) -> None:
+def test_stored_inputs_give_the_stored_outputs(replayed: Replayed, show: Show) -> None:
     for seq, name in enumerate(STORED):
         expected = tensor(replayed.folder / name / "output_0.pb").ravel()
         (answered,) = replayed.logits[seq]["values"].values()
-        np.testing.assert_allclose(answered, expected, rtol=1e-4)  # logits of up to 5000 in float32
+        largest = deviation(answered, expected)
+        show(f"MNIST {name}: 10 logits from the daemon, largest relative deviation from stored {largest:.1e}")
+        assert largest <= 1e-4  # logits of up to 5000 in float32
         assert replayed.digits[seq]["label"] == str(int(expected.argmax()))
         assert replayed.digits[seq]["score"] == pytest.approx(float(expected.max()), rel=1e-4)
     replayed.plant.quiet()

@@ -13,9 +13,9 @@ import pytest
 
 from tests.realdata import nab
 from tests.realdata.conftest import Show
-from tests.realdata.replay import Plant, Result, by_seq, plant, table
+from tests.realdata.replay import Plant, Result, by_seq, deviation, plant, table
 
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(180)]
 
 LEARNT = nab.THRESHOLD.calibrate_events
 
@@ -53,10 +53,12 @@ def replayed(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield Replayed(running, series, kept, offline.tolist(), answers)
 
 
-def test_every_full_window_has_the_score_of_the_offline_detector(replayed: Replayed) -> None:
+def test_every_full_window_has_the_score_of_the_offline_detector(replayed: Replayed, show: Show) -> None:
     assert list(replayed.answers) == replayed.kept[nab.WINDOW - 1 :]
     scores = [answer["score"] for answer in replayed.answers.values()]
-    assert scores == pytest.approx(replayed.offline, rel=1e-9)
+    largest = deviation(scores, replayed.offline)
+    show(f"NAB   {len(scores)} scores from the daemon, largest relative deviation from offline {largest:.1e}")
+    assert largest <= 1e-9
 
 
 def test_the_threshold_is_learnt_first_and_then_judges_as_offline(replayed: Replayed) -> None:

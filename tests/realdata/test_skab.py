@@ -11,9 +11,9 @@ import pytest
 
 from tests.realdata import skab
 from tests.realdata.conftest import Show
-from tests.realdata.replay import Plant, Result, by_seq, plant, table
+from tests.realdata.replay import Plant, Result, by_seq, deviation, plant, table
 
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(180)]
 
 # The model computes in double precision and rounds its score to float32 once; both sides run the same file, so that
 # only the batch a row happens to be in can differ: the order of additions, far below one float32 step of 1.2e-7.
@@ -83,14 +83,21 @@ def replayed(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )
 
 
-def test_every_row_has_the_score_and_label_of_the_offline_detector(replayed: tuple[Plant, list[Replayed]]) -> None:
+def test_every_row_has_the_score_and_label_of_the_offline_detector(
+    replayed: tuple[Plant, list[Replayed]], show: Show
+) -> None:
+    largest = 0.0
     for run, offline, answers in replayed[1]:
         expected = {row: score for row, score in enumerate(offline, skab.TRAINING_ROWS) if score is not None}
         assert list(answers) == list(expected), run.name
         scores = [answer["score"] for answer in answers.values()]
-        assert scores == pytest.approx(list(expected.values()), rel=TOLERANCE), run.name
+        found = deviation(scores, list(expected.values()))
+        assert found <= TOLERANCE, run.name
+        largest = max(largest, found)
         labels = ["anomaly" if score > skab.THRESHOLD else "normal" for score in expected.values()]
         assert [answer["label"] for answer in answers.values()] == labels, run.name
+    answered = sum(len(answers) for _, _, answers in replayed[1])
+    show(f"SKAB  {answered} scores from the daemon, largest relative deviation from offline {largest:.1e}")
 
 
 def test_every_answer_is_good_and_names_device_time_and_model(replayed: tuple[Plant, list[Replayed]]) -> None:
