@@ -72,15 +72,17 @@ class TakeoverWatch:
 class VersionChoice:
     """Which MQTT version the next CONNECT speaks. With "auto" it starts with 5 and remembers what worked."""
 
-    __slots__ = ("_silent_closes", "_wanted", "version")
+    __slots__ = ("_silent_closes", "_spoken", "_wanted", "version")
 
     def __init__(self, wanted: WantedVersion) -> None:
         self._wanted = wanted
         self._silent_closes = 0
+        self._spoken: Version | None = None
         self.version: Version = "3.1.1" if wanted == "3.1.1" else "5"
 
     def accepted(self) -> None:
         self._silent_closes = 0
+        self._spoken = self.version
 
     def refused(self) -> bool:
         """The broker does not speak this version; return whether another one is worth trying."""
@@ -91,7 +93,12 @@ class VersionChoice:
         return self.version == "3.1.1"  # back to 5 means that both were refused: no hurry
 
     def silently_closed(self) -> None:
-        """The broker closed before CONNACK: a restart, or a broker that does not know our version."""
+        """The broker closed before CONNACK: a restart, or a broker that does not know our version.
+
+        A version that this broker has spoken before is not given up for that: it is a restart or a broken line.
+        """
+        if self._spoken == self.version:
+            return
         self._silent_closes += 1
         if self._silent_closes >= SILENT_CLOSES:
             self.refused()

@@ -73,12 +73,19 @@ def test_a_broker_that_refuses_both_versions_is_not_asked_in_a_hurry() -> None:
 def test_one_silent_close_is_a_restart_two_in_a_row_are_an_old_broker() -> None:
     choice = VersionChoice("auto")
     choice.silently_closed()
-    choice.accepted()
-    choice.silently_closed()
     versions: list[str] = [choice.version]
     choice.silently_closed()
     versions.append(choice.version)
     assert versions == ["5", "3.1.1"]
+
+
+def test_a_version_the_broker_has_spoken_survives_any_number_of_silent_closes() -> None:
+    choice = VersionChoice("auto")
+    choice.accepted()
+    for _ in range(5):
+        choice.silently_closed()
+    assert choice.version == "5"
+    assert choice.refused()
 
 
 @pytest.mark.parametrize("wanted", ["5", "3.1.1"])
