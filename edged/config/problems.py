@@ -10,7 +10,7 @@ from edged.errors import ConfigError
 
 Path = tuple[str | int, ...]
 
-_LONGEST_GOT = 80
+_LONGEST_GOT = 160  # a path is of use only when it is whole
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "credential")
 MISSING = object()  # nothing stood there: an empty text would be something
 
