@@ -15,6 +15,7 @@ import pytest
 from edged.store import lookup
 from tests.unit.store.plant import fill, opened, read_all_results
 
+# EDGED_KILLS=100 pytest -o faulthandler_timeout=900 tests/fault/store/test_kill.py: more, in about three minutes
 ROUNDS = int(os.environ.get("EDGED_KILLS", "10"))
 
 
