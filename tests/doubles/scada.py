@@ -23,7 +23,7 @@ Json = dict[str, Any]
 class Scada:
     """Connects on entry; reconnects by itself to the same session.
 
-    acknowledge: False leaves every message unacknowledged until `acknowledge_all`.
+    acknowledge: False leaves every message unacknowledged until `acknowledge_all`; it then takes 20 at once.
     """
 
     def __init__(self, port: int, *filters: str, client_id: str = "scada", acknowledge: bool = True) -> None:
@@ -94,7 +94,7 @@ class Scada:
     def __enter__(self) -> Scada:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = 3600
-        properties.ReceiveMaximum = 65_535
+        properties.ReceiveMaximum = 65_535 if self._acknowledge else 20
         self._client.connect("127.0.0.1", self._port, 60, clean_start=False, properties=properties)
         self._client.loop_start()
         assert self._subscribed.wait(20), "the SCADA stand-in did not get subscribed"
