@@ -266,6 +266,7 @@ def _runner(
         degraded=reason is not None,
         unusable_reason=_unusable_code(reason),
         latest_only=pipeline.input.policy == "latest",
+        arrival_is_ts=pipeline.input.ts_source == "arrival",
     )
     return Runner(parts, clock, present), lane, reason
 

@@ -71,6 +71,7 @@ class RunnerParts(NamedTuple):
 
     assemble: rows of ready windows → model inputs by name, each with the batch axis first.
     model: None when nothing of the chain is usable: every window is answered with quality 0.
+    arrival_is_ts: the time of arrival is declared to be the event time, so that it takes nothing from the quality.
     """
 
     name: str
@@ -86,6 +87,7 @@ class RunnerParts(NamedTuple):
     degraded: bool
     unusable_reason: str
     latest_only: bool
+    arrival_is_ts: bool = False
 
 
 class Job(NamedTuple):
@@ -125,6 +127,7 @@ class Runner:
         self._present = present
         self._ready: list[Ready] = []
         self._single = parts.bank.single
+        self._telling = FLAG_RETAINED if parts.arrival_is_ts else FLAG_RETAINED | FLAG_TS_ARRIVAL
         self._newest: dict[str, tuple[int, int, str, int | None, int]] = {}
         self._jobs: deque[Job] = deque()
         self._context: tuple[tuple[str, str], ResultContext] | None = None
@@ -305,8 +308,9 @@ class Runner:
         rows.values += answers.values
         rows.queue_us += [queue_us] * n
         rows.infer_us += [infer_us] * n
-        if extra or any(window[6] for window in ready):
-            reasons = [_REASONS_OF_FLAGS[window[6]] + extra for window in ready]
+        telling = self._telling
+        if extra or any(window[6] & telling for window in ready):
+            reasons = [_REASONS_OF_FLAGS[window[6] & telling] + extra for window in ready]
             rows.quality += [
                 min(quality, QUALITY_UNCERTAIN) if why else quality
                 for quality, why in zip(answers.quality, reasons, strict=True)

@@ -15,7 +15,7 @@ from tests.doubles.broker import Mosquitto
 from tests.unit.infer.models import save
 
 WINDOW, STRIDE = 4, 2
-BAD_DISK = Path(__file__).parents[1] / "doubles" / "bad_disk.c"
+DOUBLES = Path(__file__).parents[1] / "doubles"
 
 
 def summing(path: Path, *shape: int) -> Path:
@@ -55,9 +55,20 @@ def stock_broker(tmp_path: Path) -> Iterator[Mosquitto]:
 @pytest.fixture(scope="session")
 def bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Library to preload: the store's files fail, hang or fill up when told to (tests/doubles/bad_disk.c)."""
+    return preloadable("bad_disk", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def wall_clock_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Library to preload: the wall clock is off when told to (tests/doubles/wall_clock.c)."""
+    return preloadable("wall_clock", tmp_path_factory)
+
+
+def preloadable(name: str, factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler: apt install gcc libc6-dev")
-    library = tmp_path_factory.mktemp("bad_disk") / "bad_disk.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(BAD_DISK), "-ldl"], check=True)
+    library = factory.mktemp(name) / f"{name}.so"
+    source = DOUBLES / f"{name}.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
     return library
