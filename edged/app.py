@@ -35,7 +35,7 @@ from edged.ingest.routes import Routes
 from edged.messages import Outbound
 from edged.mqtt.configured import link_settings
 from edged.mqtt.link import MqttLink
-from edged.ops.host import read_host
+from edged.ops.host import folder_bytes, read_host
 from edged.ops.metrics import EngineMetrics
 from edged.ops.status_samples import status_samples
 from edged.ops.status_server import Page, StatusServer, open_loopback, open_unix
@@ -50,6 +50,7 @@ from edged.store.values import StoreSettings
 if TYPE_CHECKING:
     from edged.config.settings import Config
     from edged.ops.logs import Log
+    from edged.policy.mode import ModeState
     from edged.ports import Clock, SessionInfo
     from edged.store.values import SalvageReport
 
@@ -74,6 +75,7 @@ async def build(config: Config, *, clock: Clock, log: Log) -> App:
         clock=clock,
         on_trouble=app.on_store_trouble,
         on_failure=app.on_failure,
+        other_bytes=lambda: app.models_bytes,
     )
     try:
         loaded = await asyncio.to_thread(load_models, config, clock)
@@ -100,6 +102,8 @@ class App:
         self.post = asyncio.get_running_loop().call_soon_threadsafe
         self._host: dict[str, object] = {}
         self._store: dict[str, object] = {}
+        self.models_bytes = 0
+        """Models below the state directory share its byte budget; read by the store's writer thread."""
         self._troubles: set[str] = set()
         self._status = StatusServer({})
         self._session: SessionInfo | None = None
@@ -177,7 +181,7 @@ class App:
         will = self.herald.state_payload("offline", self.modes.mode)
         self.link = MqttLink(link_settings(config, will), self.engine, clock, random.random)
         self.herald.introduce(config, built.runners, self.epoch)
-        self._mode_changed(self.modes.mode)  # who comes later finds a mode, also when it never changes
+        self._mode_changed(self.modes.state)  # who comes later finds a mode, also when it never changes
         for reason in built.reasons:
             self.modes.set(reason.code, True, subject=reason.pipeline, detail=reason.detail)
         await self._recover(opened)
@@ -251,6 +255,7 @@ class App:
     async def _look_at_host(self) -> None:
         state_dir = Path(self.config.gateway.state_dir)
         while True:
+            self.models_bytes = await asyncio.to_thread(folder_bytes, state_dir / "models")
             host = await asyncio.to_thread(read_host, state_dir)
             self._host = {name: value for name, value in host._asdict().items() if value is not None}
             self._store = asdict(await self.journal.statistics())
@@ -267,8 +272,8 @@ class App:
         self.failure = error
         self.failed.set()
 
-    def _mode_changed(self, mode: str) -> None:
-        self.present.mode = mode
+    def _mode_changed(self, state: ModeState) -> None:
+        self.present.mode = state
         root = self.config.root
         self.board.put(f"{root}/mode", self.modes.payload())
         if self._session is not None:

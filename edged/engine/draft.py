@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edged.messages import EventColumns, Notice, ResultColumns, ResultContext
+from edged.policy.mode import ModeState
 
 if TYPE_CHECKING:
     from edged.infer.lane import LaneStats
@@ -52,7 +53,7 @@ class Present:
     def __init__(self, boot: str) -> None:
         self.draft = Draft()
         self.boot = boot
-        self.mode = "normal"
+        self.mode = ModeState()
         self.clock = "unsynced"
         self.arrived_ns = 0
         self.wake: Callable[[], None] = lambda: None
@@ -60,11 +61,6 @@ class Present:
         self.lane_stats: Callable[[str, LaneStats], None] = lambda _pipeline, _stats: None
         self.on_alarm: Callable[[str, AlarmChange], None] = lambda _pipeline, _change: None
         self.stir = asyncio.Event()
-
-    @property
-    def degraded(self) -> bool:
-        """True when results carry less than was configured; waiting for a link takes nothing from them."""
-        return self.mode not in ("normal", "offline")
 
     def fresh_draft(self) -> Draft:
         """Hand out the draft for commit and begin the next one."""

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class ModeKeeper:
-    """`changed` is called after every visible change, with the new mode."""
+    """`changed` is called after every visible change, with the new state."""
 
-    def __init__(self, clock: Clock, log: Log, changed: Callable[[str], None]) -> None:
+    def __init__(self, clock: Clock, log: Log, changed: Callable[[ModeState], None]) -> None:
         self._clock = clock
         self._log = log
         self._changed = changed
@@ -67,7 +67,7 @@ class ModeKeeper:
         for effect in effects:
             self._tell(effect)
         if effects:
-            self._changed(self.state.mode)
+            self._changed(self.state)
 
     def _tell(self, effect: Effect) -> None:
         match effect:

@@ -17,6 +17,7 @@ import msgspec
 from edged.errors import InferenceError
 from edged.messages import QUALITY_BAD, QUALITY_UNCERTAIN, ResultContext
 from edged.pipeline.postprocess import Answers
+from edged.policy.mode import ModeState, degrades
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +131,7 @@ class Runner:
         self._telling = FLAG_RETAINED if parts.arrival_is_ts else FLAG_RETAINED | FLAG_TS_ARRIVAL
         self._newest: dict[str, tuple[int, int, str, int | None, int]] = {}
         self._jobs: deque[Job] = deque()
-        self._context: tuple[tuple[str, str], ResultContext] | None = None
+        self._context: tuple[tuple[ModeState, str], ResultContext] | None = None
 
     # --- in ---
 
@@ -274,10 +275,10 @@ class Runner:
         key = (present.mode, present.clock)
         if self._context is None or self._context[0] != key:
             info = self.parts.info
-            degraded = self.parts.degraded or present.degraded
+            degraded = self.parts.degraded or degrades(present.mode.reasons, self.name)
             context = ResultContext(
                 self.name, info.model, info.version, info.sha256, info.runtime,
-                present.mode, degraded, present.clock, present.boot,
+                present.mode.mode, degraded, present.clock, present.boot,
             )  # fmt: skip
             self._context = (key, context)
         return self._context[1]

@@ -34,6 +34,18 @@ def read_host(state_dir: Path, *, root: Path = Path("/")) -> HostHealth:
     )
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below `folder`; 0 when it does not exist. What vanishes while we look is not counted."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(root) / name).lstat().st_size
+            except OSError:  # deleted between the listing and the look
+                continue
+    return total
+
+
 def disk_free_bytes(path: Path) -> int | None:
     """Bytes that an unprivileged process may still write on the file system of `path`."""
     try:

@@ -189,6 +189,19 @@ class ModeState(NamedTuple):
         return tuple(dict.fromkeys(reason.code for reason in self.reasons))
 
 
+OF_ONE_PIPELINE = frozenset({"fallback_runtime", "runtime_stuck", "lane_behind", "rules_serving", "model_unusable"})
+"""Causes whose subject is a pipeline: they say nothing about the results of another one."""
+
+
+def degrades(reasons: Iterable[Reason], pipeline: str) -> bool:
+    """Whether the results of `pipeline` carry less than was configured. Waiting for a link takes nothing from them."""
+    return any(
+        CAUSES[reason.code].mode not in {"normal", "offline"}
+        and (reason.code not in OF_ONE_PIPELINE or reason.subject == pipeline)
+        for reason in reasons
+    )
+
+
 class Raised(NamedTuple):
     """A cause is there (again)."""
 

@@ -36,6 +36,7 @@ from edged.pipeline.assemble import Assembler
 from edged.pipeline.postprocess import Postprocessor
 from edged.pipeline.spec import AlarmRule, InputSpec, OutputSpec
 from edged.pipeline.windows import WindowBank
+from edged.policy.mode import ModeState
 from edged.publish.board import Board
 from edged.publish.letters import LetterBox
 from edged.publish.notices import NoticeBox
@@ -209,8 +210,8 @@ class Rig:
         self.catch_up = CatchUp(self.engine, self.journal, self.present.stir)
         self.link = LoopLink(self.engine, slots=slots)
 
-    def _mode_changed(self, mode: str) -> None:
-        self.present.mode = mode
+    def _mode_changed(self, state: ModeState) -> None:
+        self.present.mode = state
 
     async def start(self, *, up: bool = True) -> Recovery:
         """Recover from the journal, then connect."""

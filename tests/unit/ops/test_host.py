@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.ops.host import HostHealth, disk_free_bytes, read_host
+from edged.ops.host import HostHealth, disk_free_bytes, folder_bytes, read_host
 
 
 def write(root: Path, **files: str) -> Path:
@@ -72,3 +72,11 @@ def test_a_kernel_without_that_line_does_not_say_how_much_memory_is_left(tmp_pat
 
 def test_free_bytes_of_a_folder_that_is_gone_are_unknown(tmp_path: Path) -> None:
     assert disk_free_bytes(tmp_path / "gone") is None
+
+
+def test_the_bytes_of_a_folder_are_those_of_all_files_below_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "x").write_bytes(b"12345")
+    (tmp_path / "a" / "b" / "y").write_bytes(b"123")
+    assert folder_bytes(tmp_path / "a") == 8
+    assert folder_bytes(tmp_path / "missing") == 0

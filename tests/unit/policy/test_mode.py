@@ -10,14 +10,17 @@ from edged.policy.mode import (
     CAUSES,
     MEANINGS,
     MODES,
+    OF_ONE_PIPELINE,
     Cleared,
     Event,
     ModeChanged,
     ModeState,
     Raised,
+    Reason,
     ReasonEntered,
     ReasonLeft,
     Tick,
+    degrades,
     derive,
     step,
 )
@@ -146,3 +149,14 @@ def test_whatever_happens_effects_tell_every_change_and_quiet_ends_in_normal(ste
         state, _ = step(state, Cleared(reason.code, reason.subject), mono_ms=mono_ms, wall_ms=0)
     state, _ = step(state, Tick(), mono_ms=mono_ms + 10**9, wall_ms=0)
     assert (state.mode, state.reasons) == ("normal", ())
+
+
+def test_results_are_degraded_by_their_own_pipeline_and_by_what_concerns_all_and_by_nothing_else() -> None:
+    def reason(code: str, subject: str = "") -> Reason:
+        return Reason(code, subject, 0, "")
+
+    assert degrades([reason("model_unusable", "pump")], "pump")
+    assert not degrades([reason("model_unusable", "pump")], "fan")
+    assert degrades([reason("store_full")], "fan")
+    assert not degrades([reason("broker_away"), reason("clock_unsynced")], "fan")
+    assert set(CAUSES) >= OF_ONE_PIPELINE
