@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,8 @@ from tests.doubles.broker import Mosquitto
 from tests.doubles.clock import FakeClock
 
 HOW_TO = REFERENCE.parent / "how-to"
-CONFIGS = REFERENCE.parents[1] / "configs"
+REPOSITORY = REFERENCE.parents[1]
+CONFIGS = REPOSITORY / "configs"
 
 
 def test_the_runtime_of_the_page_answers_like_onnxruntime(tmp_path: Path) -> None:
@@ -59,6 +61,33 @@ def test_there_is_something_to_do_about_every_reason_of_a_mode() -> None:
     page = (HOW_TO / "mode-not-normal.md").read_text("utf-8")
 
     assert set(re.findall(r"^### `([a-z_]+)`$", page, re.MULTILINE)) == set(CAUSES)
+
+
+def test_every_command_of_the_evidence_names_tests_or_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text("utf-8"), re.MULTILINE))
+    commands = re.findall(r"^\|[^|]+\| `([^`]+)` \|", (HOW_TO.parent / "evidence.md").read_text("utf-8"), re.MULTILINE)
+    assert len(commands) > 50
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "make":
+            assert arguments[0] in targets, command
+            continue
+        assert (program, arguments[0]) == (".venv/bin/pytest", "-q"), command
+        path, _, test = arguments[1].partition("::")
+        assert (REPOSITORY / path).exists(), command
+        assert not test or f"def {test}(" in (REPOSITORY / path).read_text("utf-8"), command
+
+
+def test_no_page_links_to_a_file_that_does_not_exist() -> None:
+    pages = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
+        if "://" not in link
+    ]
+
+    assert [(str(page), link) for page, link in links if not (page.parent / link).exists()] == []
 
 
 def _serving(rung: str, plugin: ModuleType) -> Serving:
