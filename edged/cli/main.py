@@ -23,7 +23,7 @@ VERBS = {
     "check": "Check the configuration and list every problem.",
     "schema": "Print the JSON Schema of the configuration.",
     "status": "Show what the running daemon is doing.",
-    "store": "Look into the store: stats, export, verify.",
+    "store": "Look into the store: stats, verify.",
     "demo": "Show a simulated plant, a broker, the daemon and a SCADA view.",
     "version": "Print versions.",
 }

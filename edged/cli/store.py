@@ -29,7 +29,12 @@ def state_dir_option(function: F) -> F:
 
 @click.group("store")
 def store() -> None:
-    """Look into the store, whether the daemon runs or not. Nothing is changed."""
+    """Look into the store, whether the daemon runs or not. Nothing is changed.
+
+    \b
+    Example:
+      edged store stats
+    """
 
 
 @store.command("stats")

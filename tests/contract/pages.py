@@ -112,7 +112,7 @@ with what was wrong and what to try, never with a traceback. [Exit codes](exit-c
 
 
 def cli_page() -> str:
-    context = click.Context(edged, info_name="edged", max_content_width=WIDTH, terminal_width=WIDTH)
+    context = _context(edged, "edged", None)
     parts = [_CLI, _help("edged", edged, context)]
     for verb in edged.list_commands(context):
         command = getattr(import_module(f"edged.cli.{verb}"), verb)
@@ -123,11 +123,16 @@ def cli_page() -> str:
 
 
 def _help(title: str, command: click.Command, above: click.Context) -> str:
-    name = title.removeprefix("edged ") if title != "edged" else "edged"
-    parent = above if title != "edged" else None
-    own = click.Context(command, info_name=name, parent=parent, max_content_width=WIDTH, terminal_width=WIDTH)
+    name = title.removeprefix("edged ")
+    context = above if command is edged else _context(command, name, above)
     note = f"{VERBS[name]}\n\n" if name in VERBS else ""
-    return f"\n## {title}\n\n{note}```text\n{command.get_help(own)}\n```\n"
+    return f"\n## {title}\n\n{note}```text\n{command.get_help(context)}\n```\n"
+
+
+def _context(command: click.Command, name: str, above: click.Context | None) -> click.Context:
+    """As on a terminal of `WIDTH` columns."""
+    settings: dict[str, Any] = {**command.context_settings, "max_content_width": WIDTH, "terminal_width": WIDTH}
+    return click.Context(command, info_name=name, parent=above, **settings)
 
 
 # --- metrics.md -------------------------------------------------------------------------------------------------
