@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from edged.messages import Outbound
 from edged.pipeline.spec import OutputSpec
@@ -14,18 +15,27 @@ from tests.doubles.journal import MemoryJournal
 Said = list[Outbound]
 
 
-async def good_results() -> Said:
-    rig = Rig()
+async def _begun(**how: Any) -> Rig:
+    rig = Rig(**how)
     await rig.start()
-    for seq in range(3):
-        rig.event(seq)
-    await rig.engine.settled()
+    return rig
+
+
+async def _events(rig: Rig, *readings: float) -> Said:
+    """One numbered event per reading, each in a turn of its own; everything said so far."""
+    for a in readings:
+        rig.event(rig.journal.next_event - 1, a)
+        await rig.engine.settled()
+        rig.delivery.pump()
     return rig.link.published
 
 
+async def good_results() -> Said:
+    return await _events(await _begun(), 1.0, 2.0, 3.0)
+
+
 async def results_without_time_of_the_event() -> Said:
-    rig = Rig()
-    await rig.start()
+    rig = await _begun()
     rig.event(None)
     rig.link.arrive("in/d1", b'{"a":1,"seq":3,"ts":1700000000000}', retain=True)
     await rig.engine.settled()
@@ -33,52 +43,30 @@ async def results_without_time_of_the_event() -> Said:
 
 
 async def failed_results() -> Said:
-    rig = Rig()
-    await rig.start()
+    rig = await _begun()
     rig.model.fail = "out_of_memory"
-    rig.event(0)
-    await rig.engine.settled()
-    return rig.link.published
+    return await _events(rig, 1.0)
 
 
 async def results_without_a_model() -> Said:
-    rig = Rig(usable=False)
-    await rig.start()
-    rig.event(0)
-    await rig.engine.settled()
-    return rig.link.published
+    return await _events(await _begun(usable=False), 1.0)
 
 
 async def windowed_results() -> Said:
-    rig = Rig(window=4, stride=2)
-    await rig.start()
-    for seq in range(9):
-        rig.event(seq, float(seq))
-    await rig.engine.settled()
-    return rig.link.published
+    return await _events(await _begun(window=4, stride=2), *range(9))
 
 
 async def named_numbers() -> Said:
-    rig = Rig(output=OutputSpec(kind="regression", names=("hours", "spread")))
-    await rig.start()
-    rig.event(0, 1.5)
-    await rig.engine.settled()
-    return rig.link.published
+    return await _events(await _begun(output=OutputSpec(kind="regression", names=("hours", "spread"))), 1.5)
 
 
 async def tensors() -> Said:
-    rig = Rig(output=OutputSpec(kind="tensor"))
-    await rig.start()
-    rig.event(0)
-    await rig.engine.settled()
-    return rig.link.published
+    return await _events(await _begun(output=OutputSpec(kind="tensor")), 1.0)
 
 
 async def history_after_a_reconnect() -> Said:
-    rig = Rig()
-    await rig.start()
-    rig.event(0)
-    await rig.engine.settled()
+    rig = await _begun()
+    await _events(rig, 1.0)
     rig.link.down()
     rig.link.up(session_present=True)
     await rig.delivery.refill_once()
@@ -86,41 +74,28 @@ async def history_after_a_reconnect() -> Said:
 
 
 async def last_values() -> Said:
-    rig = Rig()
-    await rig.start()
-    for seq in range(3):
-        rig.event(seq)
-        await rig.engine.settled()
+    rig = await _begun()
+    for _ in range(3):
+        await _events(rig, 1.0)
         rig.upkeep.tick()
         rig.clock.advance_s(2)
     return rig.link.published
 
 
 async def an_alarm_from_begin_to_end() -> Said:
-    rig = Rig(alarms=[ALARM])
-    await rig.start()
-    for seq, a in enumerate([20.0, 1.0, 1.0]):
-        rig.event(seq, a)
-        await rig.engine.settled()
-        rig.delivery.pump()
-    return rig.link.published
+    return await _events(await _begun(alarms=[ALARM]), 20.0, 1.0, 1.0)
 
 
 async def an_alarm_that_outlives_a_restart() -> Said:
     journal = MemoryJournal()
-    rig = Rig(alarms=[ALARM], journal=journal)
-    await rig.start()
-    rig.event(0, 20.0)
-    await rig.engine.settled()
-    again = Rig(alarms=[ALARM], journal=journal)
-    await again.start()
+    await _events(await _begun(alarms=[ALARM], journal=journal), 20.0)
+    again = await _begun(alarms=[ALARM], journal=journal)
     again.delivery.pump()
     return again.link.published
 
 
 async def gaps_of_every_kind() -> Said:
-    rig = Rig()
-    await rig.start()
+    rig = await _begun()
     for seq in (0, 4, 40):
         rig.event(seq)
     await rig.engine.settled()
@@ -137,23 +112,18 @@ async def gaps_of_every_kind() -> Said:
 
 
 async def dead_letters() -> Said:
-    rig = Rig()
-    await rig.start()
+    rig = await _begun()
     for topic, payload in (("in/d1", b"{"), ("in/d1", b""), ("else/d1", b"{}"), ("in/d1", b'{"a":"x"}')):
         rig.link.arrive(topic, payload)
-    await rig.engine.settled()
-    rig.event(0)
-    await rig.engine.settled()
+    await _events(rig, 1.0)
     rig.link.refuse(1, "not_authorized")
     await rig.engine.settled()
     return rig.link.published
 
 
 async def devices_that_come_and_go() -> Said:
-    rig = Rig()
-    await rig.start()
-    rig.event(0)
-    await rig.engine.settled()
+    rig = await _begun()
+    await _events(rig, 1.0)
     for seconds in (61, 600):
         rig.clock.advance_s(seconds)
         rig.upkeep.tick()
@@ -161,11 +131,9 @@ async def devices_that_come_and_go() -> Said:
 
 
 async def a_heartbeat() -> Said:
-    rig = Rig()
-    await rig.start()
-    rig.event(0)
+    rig = await _begun()
     rig.link.arrive("in/d1", b"{")
-    await rig.engine.settled()
+    await _events(rig, 1.0)
     rig.upkeep.tick()
     return rig.link.published
 
