@@ -105,6 +105,8 @@ async def gaps_of_every_kind() -> Said:
     rig.event(0, ts=1_800_000_000_000)
     await rig.engine.settled()
     rig.upkeep.tick()
+    await rig.engine.settled()
+    rig.link.settle_all()
     rig.link.down()
     rig.link.up(session_present=False)
     await rig.engine.settled()

@@ -54,6 +54,14 @@ async def test_the_status_document_is_as_promised_connected_or_not(tmp_path: Pat
     assert [problems("status", json.loads(document)) for document in (up, down)] == [[], []]
 
 
+async def test_the_scenes_hold_what_their_names_say() -> None:
+    gaps = [json.loads(item.payload) for item in await scenes.gaps_of_every_kind() if item.topic.endswith(b"/gap")]
+    letters = {item.topic.rpartition(b"/")[2] for item in await scenes.dead_letters() if b"/dlq/" in item.topic}
+
+    assert {gap["kind"] for gap in gaps} == {"sequence", "filled", "sequence_reset", "session_lost"}
+    assert letters == {b"not_json", b"empty", b"no_route", b"wrong_type", b"publish_refused"}
+
+
 @every_schema
 def test_a_schema_is_valid_and_lets_readers_meet_new_fields(name: str) -> None:
     schema = schemas()[name]
