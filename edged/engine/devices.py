@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 DeviceState = Literal["online", "stale", "offline"]
@@ -27,6 +27,7 @@ class Devices:
         self._offline_ms = offline_ms
         self._limit = limit
         self._seen_ms: dict[str, int] = {}
+        self._first: dict[str, int] = {}
         self._state: dict[str, DeviceState] = {}
 
     def __len__(self) -> int:
@@ -36,13 +37,23 @@ class Devices:
     def states(self) -> dict[str, DeviceState]:
         return self._state
 
+    @property
+    def first_seen(self) -> dict[str, int]:
+        """Unix ms of the first event of each device."""
+        return self._first
+
+    def restore(self, first_seen: Mapping[str, int], now_ms: int) -> None:
+        """Devices known from before a restart; they count as heard just now."""
+        for device, wall_ms in first_seen.items():
+            self.seen([device], now_ms, wall_ms)
+
     def counts(self) -> dict[str, int]:
         found: dict[str, int] = {"online": 0, "stale": 0, "offline": 0}
         for state in self._state.values():
             found[state] += 1
         return found
 
-    def seen(self, devices: Iterable[str], now_ms: int) -> list[DeviceChange]:
+    def seen(self, devices: Iterable[str], now_ms: int, wall_ms: int) -> list[DeviceChange]:
         """Events of these devices arrived. Returns who is new or back."""
         distinct = dict.fromkeys(devices, now_ms)
         self._seen_ms.update(distinct)
@@ -54,6 +65,8 @@ class Devices:
             if new and len(self._state) >= self._limit:
                 self._seen_ms.pop(device)
                 continue
+            if new:
+                self._first[device] = wall_ms
             self._state[device] = "online"
             changes.append(DeviceChange(device, "online", new))
         return changes

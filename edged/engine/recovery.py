@@ -36,7 +36,7 @@ async def recover(
     newest = engine.next_event - 1
     _restore(engine, state, newest, now_ms)
     first = state.event_seq + 1 if state else max(1, newest - REPLAY_LIMIT_EVENTS)
-    devices.seen(state.devices if state else (), now_ms)
+    devices.restore(state.devices if state else {}, now_ms)
     events = await _replay_events(engine, journal, devices, first, newest, now_ms)
     results = await _replay_results(engine, journal, state.result_seq + 1 if state else 1)
     told = await _told_gaps(journal, state.batch if state else 0)
@@ -75,7 +75,7 @@ async def _replay_events(
     while first <= newest and (groups := await journal.read_events(first, CHUNK_ROWS)):
         for group in groups:
             rows = group.columns
-            devices.seen(rows.device, now_ms)
+            devices.seen(rows.device, now_ms, group.arrival_wall_ms)
             for name, device, topic, ts, in_seq, boot, flags, payload in zip(
                 rows.source, rows.device, rows.topic, rows.ts, rows.in_seq, rows.boot, rows.flags, rows.payload,
                 strict=True,

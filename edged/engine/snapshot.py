@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edged.ops.logs import Log
     from edged.ports import Clock, Journal
 
-_FORMAT = 1
+_FORMAT = 2
 EVERY_EVENTS = 50_000  # a restart replays at most about this many events per snapshot interval: half a second
 
 
@@ -31,7 +31,7 @@ class State(msgspec.Struct, array_like=True):
     batch: int
     trackers: dict[str, bytes]
     runners: dict[str, RunnerState]
-    devices: list[str]
+    devices: dict[str, int]
 
 
 _decode = msgspec.msgpack.Decoder(State).decode
@@ -46,7 +46,7 @@ def fold(engine: Engine, batch: int, sources: Iterable[Source], runners: Iterabl
         batch,
         {source.name: source.tracker.dump() for source in sources},
         {runner.name: runner.dump() for runner in runners},
-        list(devices.states),
+        devices.first_seen,
     )
 
 

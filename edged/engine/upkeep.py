@@ -36,6 +36,8 @@ class Upkeep:
         self._snapshots = snapshots
         self._root = root
         self._health_due_ns = 0
+        self._greeted = 0
+        """The connection that has had its first heartbeat: a SCADA must not wait ten seconds for it."""
         self._started_ns = engine.parts.clock.mono_ns()
         self._beat = 0
 
@@ -57,6 +59,7 @@ class Upkeep:
                 self.report_gap(gap)
         for change in self._devices.tick(now_ms):
             self.announce(change)
+        parts.present.draft.notices += parts.letters.overdue(mono_ms=now_ms, wall_ms=parts.clock.wall_ms())
         parts.last_values.tick(now_ms)
         parts.modes.set("clock_unsynced", parts.clock.quality() == "unsynced")
         if (
@@ -68,7 +71,9 @@ class Upkeep:
         parts.modes.tick()
         for runner in parts.runners:
             runner.tick(now_ns)
-        if now_ns >= self._health_due_ns:
+        generation = self._engine.session.generation if self._engine.session is not None else 0
+        if now_ns >= self._health_due_ns or generation > self._greeted:
+            self._greeted = generation
             self._health_due_ns = now_ns + HEALTH_EVERY_S * 1_000_000_000
             self._publish_health()
         if parts.present.draft:
@@ -117,13 +122,13 @@ class Upkeep:
 
     def saw(self, devices: list[str], now_ms: int) -> None:
         """Events of these devices were accepted in this turn."""
-        for change in self._devices.seen(devices, now_ms):
+        for change in self._devices.seen(devices, now_ms, self._engine.parts.clock.wall_ms()):
             self.announce(change)
 
     def announce_known(self) -> None:
         """After a restart: every known device and active alarm stands on the board again."""
         for device, state in self._devices.states.items():
-            self.announce(DeviceChange(device, state, new=False))
+            self.announce(DeviceChange(device, state, new=True))
         for runner in self._engine.parts.runners:
             if runner.parts.alarms is not None:
                 for change in runner.parts.alarms.active():
@@ -137,7 +142,8 @@ class Upkeep:
         body = {"v": "edged.device/1", "device": change.device, "state": change.state, "since": since}
         board.put(f"{self._root}/device/{change.device}/state", msgspec.json.encode(body))
         if change.new:
-            meta = {"v": "edged.meta.device/1", "device": change.device, "first_seen": since}
+            first = rfc3339_ms(self._devices.first_seen[change.device])
+            meta = {"v": "edged.meta.device/1", "device": change.device, "first_seen": first}
             board.put(f"{self._root}/meta/device/{change.device}", msgspec.json.encode(meta))
 
     def _publish_health(self) -> None:

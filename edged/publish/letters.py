@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,31 +32,60 @@ def gap_notice(*, device: str | None, first: int, last: int, count: int, kind: s
     return Notice("gap", _encode(body))
 
 
+class _HeldBack(NamedTuple):
+    """The newest refusal of a reason that got no letter, and how many before it got none either."""
+
+    detail: str
+    topic: str
+    payload: bytes
+    earlier: int
+
+
 class LetterBox:
-    """Writes at most one letter per reason and half second; the next one says how many were suppressed."""
+    """Writes at most one letter per reason and half second; the next one says how many were suppressed.
+
+    `overdue` writes that next one when no further refusal comes, so that in the end every refusal is told.
+    """
 
     def __init__(self) -> None:
         self._last_ms: dict[str, int] = {}
-        self._suppressed: dict[str, int] = {}
+        self._held: dict[str, _HeldBack] = {}
 
     def letter(
         self, reason: str, detail: str, *, topic: str, payload: bytes, mono_ms: int, wall_ms: int
     ) -> Notice | None:
-        """A letter, or None when this one is only counted."""
+        """A letter, or None when this one is held back for now."""
         last = self._last_ms.get(reason)
+        held = self._held.get(reason)
+        suppressed = 0 if held is None else held.earlier + 1
         if last is not None and mono_ms - last < LETTER_INTERVAL_MS:
-            self._suppressed[reason] = self._suppressed.get(reason, 0) + 1
+            self._held[reason] = _HeldBack(detail, topic, payload, suppressed)
             return None
         self._last_ms[reason] = mono_ms
-        body = {
-            "v": "edged.dlq/1",
-            "topic": topic,
-            "size": payload.size_bytes if isinstance(payload, Oversize) else len(payload),
-            "sha256": payload.sha256 if isinstance(payload, Oversize) else hashlib.sha256(payload).hexdigest(),
-            "head": b64encode(payload[:HEAD_BYTES]).decode(),
-            "reason": reason,
-            "detail": detail[:_DETAIL_CHARS],
-            "suppressed": self._suppressed.pop(reason, 0),
-            "ts": rfc3339_ms(wall_ms),
-        }
-        return Notice(f"dlq/{reason}", _encode(body))
+        self._held.pop(reason, None)
+        return _letter(reason, detail, topic, payload, suppressed, wall_ms)
+
+    def overdue(self, *, mono_ms: int, wall_ms: int) -> list[Notice]:
+        """Letters for what was held back and is followed by nothing; call it a few times a second."""
+        letters = []
+        for reason, held in list(self._held.items()):
+            if mono_ms - self._last_ms[reason] >= LETTER_INTERVAL_MS:
+                self._last_ms[reason] = mono_ms
+                del self._held[reason]
+                letters.append(_letter(reason, held.detail, held.topic, held.payload, held.earlier, wall_ms))
+        return letters
+
+
+def _letter(reason: str, detail: str, topic: str, payload: bytes, suppressed: int, wall_ms: int) -> Notice:
+    body = {
+        "v": "edged.dlq/1",
+        "topic": topic,
+        "size": payload.size_bytes if isinstance(payload, Oversize) else len(payload),
+        "sha256": payload.sha256 if isinstance(payload, Oversize) else hashlib.sha256(payload).hexdigest(),
+        "head": b64encode(payload[:HEAD_BYTES]).decode(),
+        "reason": reason,
+        "detail": detail[:_DETAIL_CHARS],
+        "suppressed": suppressed,
+        "ts": rfc3339_ms(wall_ms),
+    }
+    return Notice(f"dlq/{reason}", _encode(body))

@@ -124,6 +124,7 @@ async def test_known_devices_are_announced_again_after_a_restart() -> None:
     second = Rig(journal=first.journal)
     await second.start()
     assert second.told("device/d1/state")[0]["state"] == "online"
+    assert second.told("meta/device/d1") == first.told("meta/device/d1")
 
 
 async def test_a_gap_noticed_before_the_crash_is_not_told_twice_and_one_not_yet_told_is_told() -> None:

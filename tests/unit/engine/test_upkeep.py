@@ -58,7 +58,7 @@ async def test_a_new_device_is_introduced_and_a_silent_one_goes_stale_then_offli
 
 def test_devices_beyond_the_limit_are_not_remembered() -> None:
     devices = Devices(stale_ms=10, offline_ms=20, limit=1)
-    assert [change.device for change in devices.seen(["a", "b", "a"], 0)] == ["a"]
+    assert [change.device for change in devices.seen(["a", "b", "a"], 0, 1000)] == ["a"]
     assert devices.counts() == {"online": 1, "stale": 0, "offline": 0}
     assert len(devices) == 1
     assert devices.tick(25)[0].state == "offline"

@@ -129,3 +129,18 @@ def test_a_gap_says_inclusive_limits_and_kind() -> None:
         "v": "edged.gap/1", "device": "d", "from": 3, "to": 5, "count": 3,
         "kind": "sequence", "ts": "1970-01-01T00:00:00.000Z",
     }  # fmt: skip
+
+
+def test_what_was_held_back_is_told_even_when_nothing_follows() -> None:
+    box = LetterBox()
+    for number in range(5):
+        letter = box.letter("empty", "d", topic=f"in/{number}", payload=b"", mono_ms=number, wall_ms=0)
+        assert (letter is not None) == (number == 0)
+    assert box.overdue(mono_ms=LETTER_INTERVAL_MS - 1, wall_ms=0) == []
+    (late,) = box.overdue(mono_ms=LETTER_INTERVAL_MS, wall_ms=0)
+    body = msgspec.json.decode(late.payload)
+    assert (body["topic"], body["suppressed"]) == ("in/4", 3)
+    assert box.overdue(mono_ms=9 * LETTER_INTERVAL_MS, wall_ms=0) == [], "it is told once"
+    after = box.letter("empty", "d", topic="in/5", payload=b"", mono_ms=9 * LETTER_INTERVAL_MS, wall_ms=0)
+    assert after is not None
+    assert msgspec.json.decode(after.payload)["suppressed"] == 0
