@@ -14,10 +14,10 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 demo bench lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian demo bench wheel install lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with the edged command in it (PYTHON=python3.13 chooses the interpreter)
 
@@ -48,16 +48,29 @@ test-313: ## the same tests under Python 3.13, where there is one
 	@found=$$(scripts/find_python.sh 3.13) || { echo "test-313: no Python 3.13 on this machine, nothing tested"; exit 0; }; \
 	$(MAKE) test VENV=.venv-3.13 PYTHON="$$found"
 
+test-system: setup ## the installed service under the systemd of a Debian 12 (root, systemd-nspawn, mmdebstrap)
+	@tree=$$(scripts/system_root.sh) && EDGED_SYSTEM_ROOT="$$tree" $(BIN)/python -m pytest tests/system
+
+clean-debian: ## make demo and make test, each as the only command on a Debian with nothing but make and git (root)
+	@scripts/clean_debian.sh 'demo SECONDS=30' test
+
 demo: setup ## a plant, a broker, the daemon and a SCADA view (SECONDS=30 ends by itself, CHAOS=1 breaks things)
 	@$(BIN)/edged demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CHAOS),--chaos)
 
 bench: setup ## the figures against C, Node-RED and a naive daemon (QUICK=1: within five minutes)
 	@$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick)
 
+wheel: setup ## dist/edged-*.whl
+	@rm -rf dist
+	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+install: wheel ## edged as a systemd service: /usr/lib/edged, /usr/bin/edged, unit, user (root, or DESTDIR=FOLDER)
+	@scripts/install.sh "$(VENV)" dist/edged-*.whl "$(DESTDIR)"
+
 lock: setup ## resolve pyproject.toml anew into requirements/*.txt
 	@scripts/lock.sh
 
 clean: ## remove everything that setup, tests and checks made
-	rm -rf .venv .venv-3.13 .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf benchmarks/.cache benchmarks/build
+	rm -rf .venv .venv-3.13 .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .coverage .coverage.* benchmarks/.cache benchmarks/build
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

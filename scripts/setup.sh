@@ -28,7 +28,8 @@ missing_packages() {
     # Debian keeps ensurepip, without which venv makes an environment without pip, in a package of its own.
     { choose_python && "$python" -c 'import ensurepip, venv' 2>/dev/null; } || echo python3-venv
     PATH=$PATH:/usr/sbin command -v mosquitto >/dev/null || echo mosquitto
-    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/local/lib/faketime/libfaketime.so.1 2>/dev/null | grep -q . || echo libfaketime
+    local faketime=(/usr/lib/*/faketime/libfaketime.so.1 /usr/local/lib/faketime*/libfaketime.so.1)
+    [ ${#faketime[@]} -gt 0 ] || echo libfaketime
 }
 
 # Installing mosquitto must not leave a broker running: the tests and the demo start their own on free ports.
