@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 # The ONNX runtime writes telemetry below $HOME when it is merely imported; child processes inherit this, too.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# How quick the machine is at this moment says nothing about the code.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)

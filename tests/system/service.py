@@ -29,7 +29,7 @@ class Service:
         self._events = 0
 
     def install(self) -> Service:
-        """What `make install` does after copying, and a configuration for the broker beside it that passes the check."""
+        """What `make install` does after copying, and a configuration that passes the check."""
         self.machine.run("systemd-sysusers", "edged.conf")
         self.machine.run("systemctl", "daemon-reload")
         self.configure()
