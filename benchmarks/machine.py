@@ -23,7 +23,7 @@ def describe(workdir: Path) -> dict[str, object]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
         "file_system": file_system(workdir, Path("/proc/self/mounts").read_text()),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "python": platform.python_version(),
