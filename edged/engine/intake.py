@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edged.engine.runner import FLAG_RETAINED, FLAG_TS_ARRIVAL
 from edged.errors import Refused
 from edged.messages import Oversize
-from edged.policy.ledger import Ledger, add
+from edged.policy.ledger import InputTerms, Ledger, add
 
 if TYPE_CHECKING:
     from edged.engine.draft import Present
@@ -36,6 +36,8 @@ class Source:
         self.admit = tracker.admit
         self.admit_unnumbered = tracker.admit_unnumbered
         self.runners = tuple(runners)
+        self.terms = InputTerms()
+        """Its lines in the books; `Intake` puts the real ones here."""
 
 
 class Taken(NamedTuple):
@@ -66,6 +68,8 @@ class Intake:
         self._routes = routes
         self._letters = letters
         self._present = present
+        for source in self.sources.values():
+            source.terms = ledger.input(source.name)
 
     def take(self, messages: Sequence[Inbound], *, first_seq: int, mono_ms: int, wall_ms: int) -> Taken:
         """Write the events of `messages` into the draft and feed them to the pipelines.
@@ -96,7 +100,7 @@ class Intake:
         self, source: Source, topic: str, payload: bytes, retain: bool, now: _Now, accepted: list[_Accepted]
     ) -> None:
         """Decode one message for one source; what is taken goes to `accepted`, everything else into the books."""
-        terms = self.ledger.input(source.name)
+        terms = source.terms
         for item in source.parse(topic, payload):
             if item.__class__ is Refused:
                 self._refuse(source.name, item, topic, payload, now)

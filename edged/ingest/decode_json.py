@@ -124,6 +124,8 @@ class JsonSource:
 
     def _flat(self, values: tuple[Any, ...]) -> tuple[float, ...]:
         """Waveforms one after the other, as the fields are declared; several waveforms must be equally long."""
+        if len(values) == 1 and values[0].__class__ is list and len(values[0]) == self._width:
+            return tuple(values[0])  # by far the most frequent shape: one field, one waveform
         waves = [value for value in values if isinstance(value, list)]
         row = tuple(chain.from_iterable(value if isinstance(value, list) else (value,) for value in values))
         unequal = any(len(wave) != len(waves[0]) for wave in waves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edged.messages import QUALITY_BAD
 from edged.ops.meters import COUNT_BOUNDS, SHARE_BOUNDS, Histogram, Metrics, Sample, quantiles
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edged.ports import Clock, Committed
 
 _SCORE_STEPS = len(SHARE_BOUNDS)
+_SCORE_SCALE = float(_SCORE_STEPS).__mul__
 
 
 class Drafted(Protocol):
@@ -83,7 +84,7 @@ class EngineMetrics:
         """Rows of one model call share everything that is counted here, so they are counted as a few groups."""
         now_ns = self._clock.mono_ns()
         names = [context.pipeline for context in rows.contexts]
-        bad = [quality == QUALITY_BAD for quality in rows.quality]
+        bad = map(QUALITY_BAD.__eq__, rows.quality)  # map and zip stay in C: this runs for every result
         groups = Tally(zip(rows.context, bad, rows.queue_us, rows.infer_us, rows.mono_ns, strict=True))
         for (context, failed, queue_us, infer_us, produced_ns), n in groups.items():
             name = names[context]
@@ -91,13 +92,9 @@ class EngineMetrics:
             self._queue.at(name).observe(queue_us, n)
             self._inference.at(name).observe(infer_us, n)
             self._end_to_end.at(name).observe(queue_us + infer_us + max(0, now_ns - produced_ns) // 1000, n)
-        shares = Tally(
-            (context, min(int(score * _SCORE_STEPS), _SCORE_STEPS - 1))
-            for context, score in zip(rows.context, rows.score, strict=True)
-            if score is not None and 0 <= score <= 1
-        )
-        for (context, step), n in shares.items():
-            self._score.at(names[context]).observe((step + 0.5) / _SCORE_STEPS, n)
+        for (context, step), n in _score_steps(rows).items():
+            inside = min(step, _SCORE_STEPS - 1)
+            self._score.at(names[context]).observe((inside + 0.5) / _SCORE_STEPS, n)
 
     def _link_samples(self) -> Iterator[Sample]:
         yield Sample("counter", "edged_link_connects", "Connections to the plant's broker", {}, self.connects)
@@ -107,6 +104,20 @@ class EngineMetrics:
             yield Sample("counter", "edged_gaps", "Reported gaps", {"kind": kind}, n)
         for kind, n in self.missing.items():
             yield Sample("counter", "edged_gap_events", "Events known to be missing", {"kind": kind}, n)
+
+
+def _score_steps(rows: ResultColumns) -> Tally[tuple[int, int]]:
+    """How many scores between 0 and 1 fall on each step, by context; other scores are no confidences."""
+    scores = cast("list[float]", rows.score)
+    try:
+        if min(scores) >= 0 and max(scores) <= 1:  # the usual batch; map and zip stay in C
+            return Tally(zip(rows.context, map(int, map(_SCORE_SCALE, scores)), strict=True))
+    except (TypeError, ValueError):  # None for a failed inference, no result at all, or not a number
+        pass
+    pairs = zip(rows.context, rows.score, strict=True)
+    return Tally(
+        (context, int(score * _SCORE_STEPS)) for context, score in pairs if score is not None and 0 <= score <= 1
+    )
 
 
 def _quantiles_ms(histogram: Histogram) -> dict[str, float | int | None]:
