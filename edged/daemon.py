@@ -14,6 +14,7 @@ from edged.app import App, build
 from edged.errors import EdgedError, ExitCode
 from edged.ops.clock import SystemClock
 from edged.ops.logs import Log
+from edged.ops.memory import use_one_arena
 from edged.ops.sdnotify import SystemdNotifier
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run(load: Callable[[], Config]) -> int:
     Returns:
         an exit code. Raises `EdgedError` for what the world did, which the command line explains.
     """
+    use_one_arena()
     config = load()
     try:
         import uvloop

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1024  # least bytes written per commit (docs/adr: one row per commit)
 WRITER_CACHE_KIB = 512
 READER_CACHE_KIB = 256
+CHECKPOINTER_CACHE_KIB = 64  # a checkpoint copies pages, it looks nothing up
 BUSY_TIMEOUT_MS = 200  # longer waits are reported and retried by the writer, which still hears `close`
 
 # Reading failed because what stands in the file is not what SQLite wrote, or the medium does not give it back.
@@ -48,6 +49,16 @@ def connect_writer(path: Path) -> apsw.Connection:
     connection.pragma("synchronous", "FULL")
     connection.pragma("wal_autocheckpoint", 0)  # the writer chooses the moment
     connection.pragma("cache_size", -WRITER_CACHE_KIB)
+    return connection
+
+
+def connect_checkpointer(path: Path) -> apsw.Connection:
+    """A connection that only brings the WAL home. Closing it leaves the WAL to the writer."""
+    connection = apsw.Connection(str(path))
+    _harden(connection)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.pragma("synchronous", "FULL")
+    connection.pragma("cache_size", -CHECKPOINTER_CACHE_KIB)
     return connection
 
 

@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edged.store import place
+from edged.store.checkpointer import Checkpointer
 from edged.store.commit import RowCommitter
-from edged.store.database import connect_reader, own_errors
+from edged.store.database import connect_checkpointer, connect_reader, own_errors
 from edged.store.journal import SqliteJournal
 from edged.store.reader import Reader
 from edged.store.startup import start
@@ -40,7 +41,7 @@ async def open_store(
     other_bytes: Callable[[], int] = int,
     free_bytes: Callable[[Path], int] = place.free_bytes,
 ) -> OpenedStore:
-    """Open or create the store and start its two threads.
+    """Open or create the store and start its three threads.
 
     on_trouble(code, active, detail): `store_full`, `store_io`, `store_locked` begin or end; units wait meanwhile.
     on_failure(error): retrying cannot help (damage, a bug): the process must end; the next start salvages.
@@ -58,6 +59,7 @@ async def open_store(
         started.connection,
         loop,
         clock,
+        beside=Checkpointer(partial(connect_checkpointer, started.path)),
         wal_pages=started.limits.wal_pages,
         is_urgent=committer.is_urgent,
         on_trouble=on_trouble,

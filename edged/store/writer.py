@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edged.ports import Clock
+    from edged.store.checkpointer import Checkpointer
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
@@ -39,8 +40,8 @@ class Writer:
 
     on_trouble(code, active, detail): a fault that is retried began or ended. on_failure(error): the thread has ended by
     damage or a bug and the process must end. Both run on the loop. on_damage(cause): runs in the thread, before that.
-    The WAL comes home when it has `wal_pages` and nobody waits, at twice as many in any case, and at once when
-    `is_urgent()` says so.
+    beside: brings the WAL home when it has `wal_pages`; what has come meanwhile follows here. At twice as many pages
+    the thread does it all itself, and at once when `is_urgent()` says so.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         *,
+        beside: Checkpointer,
         wal_pages: int,
         is_urgent: Callable[[], bool],
         on_trouble: Callable[[str, bool, str], None],
@@ -60,6 +62,7 @@ class Writer:
         self._connection = connection
         self._loop = loop
         self._clock = clock
+        self._beside = beside
         self._checkpoint_at = wal_pages
         self._is_urgent = is_urgent
         self._on_trouble = on_trouble
@@ -72,6 +75,7 @@ class Writer:
         connection.set_wal_hook(self._note_wal)
 
     def start(self) -> None:
+        self._beside.start()
         self._thread.start()
 
     def submit(self, job: Job) -> None:
@@ -87,6 +91,7 @@ class Writer:
         self._thread.join(patience_s)
         self._stopping.set()
         self._thread.join()
+        self._beside.stop()
         try:
             if not self.trouble:
                 last(self._connection)
@@ -98,14 +103,18 @@ class Writer:
     def _run(self) -> None:
         try:
             while (job := self._queue.get()) is not None and self._perform(job):
-                patience = 1 if self._queue.empty() else 2
-                if self._wal_pages >= self._checkpoint_at * patience or self._is_urgent():
-                    self._checkpoint()
+                self._bring_home()
         except BaseException as error:  # noqa: BLE001  the thread's rim: without word of it the process would wait for ever
             self.trouble = "store_failed"
             if is_damage(error):
                 self._on_damage(str(error))
             self._tell(self._on_failure, as_own(error, "writing the store"))
+
+    def _bring_home(self) -> None:
+        if self._is_urgent() or self._wal_pages >= 2 * self._checkpoint_at or self._beside.done:
+            self._checkpoint()
+        elif self._wal_pages >= self._checkpoint_at:
+            self._beside.ask()
 
     def _perform(self, job: Job) -> bool:
         """Commit `job`, however long it takes; False when stopped before that."""
@@ -148,6 +157,7 @@ class Writer:
             return  # nothing is lost: the WAL still has it, and the next commit reports a real fault
         self.checkpoints += 1
         self._wal_pages = 0
+        self._beside.rest()
 
     def _note_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages

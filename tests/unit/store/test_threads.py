@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import apsw
 import pytest
 
 from edged.errors import BugError, StoreCorrupt, StoreError, StoreLocked
-from edged.store.database import DAMAGE_RESULTS, as_own, connect_writer, is_damage
+from edged.store.checkpointer import Checkpointer
+from edged.store.database import DAMAGE_RESULTS, as_own, connect_checkpointer, connect_writer, is_damage
 from edged.store.reader import Reader
 from edged.store.writer import Job, Writer, classify
 from tests.unit.store.plant import Listener, commit, fill, opened
@@ -22,6 +24,7 @@ def writer(path: Path, listener: Listener, wal_pages: int = 1000) -> tuple[Write
         connect_writer(path),
         asyncio.get_running_loop(),
         SteppingClock(),
+        beside=Checkpointer(partial(connect_checkpointer, path)),
         wal_pages=wal_pages,
         is_urgent=lambda: False,
         on_trouble=listener.on_trouble,
