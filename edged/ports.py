@@ -152,10 +152,10 @@ class Journal(Protocol):
         """The epoch that `seq` was made in: results salvaged from a damaged store keep their identity."""
 
     def submit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
-        """Commit `unit`; retried inside until it is durable (a full disk is reported by `on_trouble`, never dropped)."""
+        """Commit `unit`; retried inside until it is durable (a full disk is reported, nothing is dropped)."""
 
     async def read_results(self, first_seq: int, limit: int) -> list[StoredResults]:
-        """Stored results from `first_seq` on, about `limit` rows, whole stored groups trimmed to start at `first_seq`."""
+        """Stored results from `first_seq` on, about `limit` rows: whole stored groups, trimmed at the start."""
 
     async def read_events(self, first_seq: int, limit: int) -> list[StoredEvents]: ...
 

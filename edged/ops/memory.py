@@ -8,10 +8,10 @@ _M_ARENA_MAX = -8  # <malloc.h>
 
 
 def use_one_arena() -> bool:
-    """Let all threads share one heap: call it before any thread starts. True where the C library knows the wish.
+    """Let all threads share one heap; call it before any of them starts. True where the C library knows the wish.
 
-    glibc gives each thread a heap of its own and returns little of it; in a process that runs for years, with threads that
-    hand large buffers to each other, that is memory nobody uses. Our threads wait for the disk, not for the allocator.
+    glibc gives each thread a heap of its own and returns little of it: in a process that runs for years, with threads
+    that hand large buffers to each other, memory nobody uses. Our threads wait for the disk, not for the allocator.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1))
