@@ -19,7 +19,7 @@ done
 [ $# -gt 0 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 
 packages=(make git ca-certificates)
-[ -z "$user" ] || packages+=(python3 python3-venv mosquitto libfaketime)
+[ -z "$user" ] || packages+=(python3 python3-venv mosquitto gcc libc6-dev)
 root=$(scripts/debian_root.sh "$suite" "${packages[@]}")
 commit=$(git rev-parse --short HEAD)
 upper=$(mktemp -d "$PWD/.cache/debian/run-XXXXXX")

@@ -30,7 +30,7 @@ class Authority:
         _openssl("req", "-x509", *_NEW_KEY, *subject, *extensions, *files, "-days", "30")
 
     def issue(self, name: str, *, names: str = "IP:127.0.0.1,DNS:localhost", days: int = 30) -> tuple[Path, Path]:
-        """(certificate, key) for `name`. `names`: subjectAltName; negative days: expired."""
+        """(certificate, key) for `name`. `names`: subjectAltName; 0 days: expired at once."""
         certificate, key, request = (self.folder / f"{name}.{kind}" for kind in ("pem", "key", "csr"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")

@@ -92,7 +92,7 @@ async def test_without_the_certificate_that_the_broker_asks_for_there_is_no_conn
 async def test_an_expired_certificate_is_named_with_its_cure(
     tmp_path: Path, authority: Authority, make_link: MakeLink
 ) -> None:
-    with tls_broker(tmp_path, authority, authority.issue("expired", days=-1)) as broker:
+    with tls_broker(tmp_path, authority, authority.issue("expired", days=0)) as broker:
         subject = make_link(broker.port, tls=TlsSettings(authority.ca_file))
         code, detail = await refusal(subject)
     assert code == "tls"
