@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Stream = Literal["event", "result"]
 Hole = tuple[str, int, int]  # stream, first, last
 
+PORTION_BYTES = 8_000_000  # payloads read at once, about; thousands of usual events, a handful of images
+
 
 class Row(NamedTuple):
     """The numbers of one journal row."""
@@ -112,9 +114,12 @@ def results_from(connection: apsw.Connection, unpacker: Unpacker, seq: int, limi
 
 
 def events_from(connection: apsw.Connection, unpacker: Unpacker, seq: int, limit: int) -> list[StoredEvents]:
-    """Stored events from `seq` on: whole groups until there are `limit`, the first trimmed to start at `seq`."""
+    """Stored events from `seq` on: whole groups until there are `limit`, the first trimmed to start at `seq`.
+
+    Large payloads end the portion earlier: what is read at once is in memory at once.
+    """
     groups: list[StoredEvents] = []
-    total = 0
+    total = size = 0
     for row in rows_from(connection, "event", seq):
         wall_ms, mono_ns, boot, blob = _one(
             connection, "SELECT arrival_wall_ms, arrival_mono_ns, boot, events FROM journal WHERE batch = ?", row.batch
@@ -127,7 +132,8 @@ def events_from(connection: apsw.Connection, unpacker: Unpacker, seq: int, limit
             )
         )
         total += row.event_n - skip
-        if total >= limit:
+        size += sum(map(len, columns.payload))
+        if total >= limit or size >= PORTION_BYTES:
             break
     return groups
 

@@ -9,6 +9,7 @@ import pytest
 
 from edged.errors import BugError
 from edged.ports import Committed, StoredEvents, StoredNotices, StoredResults
+from edged.store.lookup import PORTION_BYTES
 from tests.unit.store.plant import commit, fill, opened
 from tests.unit.store.samples import events, notices, results, unit
 
@@ -180,3 +181,13 @@ async def fill_after(journal: object) -> None:
 
     assert isinstance(journal, SqliteJournal)
     await commit(journal, unit(26, 25, 26, 25))
+
+
+async def test_large_payloads_are_read_back_in_small_portions(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    for first in (1, 2, 3):
+        await commit(store.journal, unit(first, 1, first, 1, noise=PORTION_BYTES // 4))
+    read = [group.first_seq for group in await store.journal.read_events(1, 1000)]
+    assert read == [1, 2], "two halves make a portion; the third waits for the next one"
+    assert [group.first_seq for group in await store.journal.read_events(3, 1000)] == [3]
+    await store.journal.close()
