@@ -37,7 +37,7 @@ sys.exit(main())
 END
 install -D -m 644 systemd/edged.service "$destdir/usr/lib/systemd/system/edged.service"
 install -D -m 644 systemd/edged.sysusers "$destdir/usr/lib/sysusers.d/edged.conf"
-install -D -m 644 -t "$destdir/usr/share/doc/edged/examples" configs/*.toml
+install -D -m 644 -t "$destdir/usr/share/doc/edged/examples" configs/*.toml configs/*.conf
 install -d -m 755 "$destdir/etc/edged/conf.d"
 [ -z "$destdir" ] || exit 0
 
