@@ -49,7 +49,7 @@ test-313: ## the same tests under Python 3.13, where there is one
 	@found=$$(scripts/find_python.sh 3.13) || { echo "test-313: no Python 3.13 on this machine, nothing tested"; exit 0; }; \
 	$(MAKE) test VENV=.venv-3.13 PYTHON="$$found"
 
-test-system: setup ## the installed service under the systemd of a Debian 12 (root, systemd-nspawn, mmdebstrap)
+test-system: setup ## the installed service under the systemd of a Debian 12 (root)
 	@tree=$$(scripts/system_root.sh) && EDGED_SYSTEM_ROOT="$$tree" $(BIN)/python -m pytest tests/system
 
 clean-debian: ## make demo and make test, each as the only command on a Debian with nothing but make and git (root)

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v systemd-nspawn >/dev/null || { echo "system_root: needs systemd-nspawn (apt install systemd-container)" >&2; exit 1; }
+command -v systemd-nspawn >/dev/null || scripts/packages.sh systemd-container
 base=$(scripts/debian_root.sh bookworm systemd systemd-sysv dbus python3 mosquitto mosquitto-clients)
 installed=$PWD/.cache/debian/installed
 minor() { "$@" -c 'import sys; print(sys.version_info[:2])'; }
