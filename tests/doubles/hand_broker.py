@@ -47,9 +47,11 @@ class HandConnection:
         self._socket = sock
         self._owed: list[int] = []
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
+        with self._sending:  # two threads send; a packet of megabytes goes out in many pieces
+            self._socket.sendall(data)
 
     def drip(self, data: bytes, pause_s: float) -> None:
         """One byte at a time, as slowly as a bad radio link."""
