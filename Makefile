@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian demo bench wheel install lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture evidence demo bench wheel install lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,12 @@ test-system: setup ## the installed service under the systemd of a Debian 12 (ro
 
 clean-debian: ## make demo and make test, each as the only command on a Debian with nothing but make and git (root)
 	@scripts/clean_debian.sh 'demo SECONDS=30' test
+
+torture: setup ## kill the daemon with -9 a thousand times under load (KILLS=200: fewer)
+	@$(BIN)/python scripts/torture.py $(if $(KILLS),--kills $(KILLS))
+
+evidence: setup ## run every command of docs/evidence.md and write what it showed into the page
+	@$(BIN)/python scripts/evidence.py --write
 
 demo: setup ## a plant, a broker, the daemon and a SCADA view (SECONDS=30 ends by itself, CHAOS=1 breaks things)
 	@$(BIN)/edged demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CHAOS),--chaos)
