@@ -63,3 +63,5 @@ class Peer:
     ) -> None:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
+        # paho closes its wake-up sockets only when it is collected, which may be in the middle of another test
+        self._client._reset_sockets()

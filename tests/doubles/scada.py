@@ -58,6 +58,7 @@ class Scada:
         self._client.on_message = self._on_message
 
     def _on_connect(self, _client: object, _data: object, flags: paho.ConnectFlags, *_: object) -> None:
+        self._subscribed.clear()
         self.session_present.append(flags.session_present)
         self._client.subscribe([(wanted, SubscribeOptions(qos=1)) for wanted in self._filters])
 
@@ -77,6 +78,10 @@ class Scada:
         while self._owed:
             self._client.ack(*self._owed.pop(0))
         self._client.manual_ack_set(False)
+
+    def until_back(self, connections: int = 2) -> None:
+        """Wait until it has connected so many times and is subscribed: what is said before goes to nobody."""
+        until(lambda: len(self.session_present) >= connections and self._subscribed.is_set(), "the SCADA is back")
 
     def until_results(self, count: int, within_s: float = 30.0) -> list[Json]:
         """Wait for so many different results."""
@@ -105,3 +110,4 @@ class Scada:
     ) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # else paho closes them when it is collected, in the middle of another test

@@ -157,6 +157,7 @@ class Sensors:
         self._stopping.set()
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # else paho closes them when it is collected, in the middle of another test
 
 
 def seqs_of(events: Iterable[Event], device: str) -> list[int]:
