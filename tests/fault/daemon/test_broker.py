@@ -46,7 +46,10 @@ def test_a_broker_killed_and_restarted_empty_gets_everything_retained_again_and_
             retained = {f"{ROOT}/state", f"{ROOT}/mode", *(t for t in scada.topics if "/result/" not in t)}
             broker.kill()
             until(lambda: not daemon.status()["link"]["up"], "the loss is noticed")
+            daemon.signal(signal.SIGSTOP)
             broker.start()
+            scada.until_back()
+            daemon.signal(signal.SIGCONT)
             until(lambda: [gap for gap in scada.gaps if gap["kind"] == "session_lost"], "the lost session is told", 30)
             sensors.round(5)
             sensors.pause()
