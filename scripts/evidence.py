@@ -80,7 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--only", default="")
-    parser.add_argument("--skip", default="make bench|make demo|make clean-debian|make test|make check")
+    parser.add_argument("--skip", default="make bench|make demo|make clean-debian|make test|make check|make torture|make test-system")
     options = parser.parse_args()
     known: dict[str, tuple[bool, str]] = {}
     lines, good = [], True
