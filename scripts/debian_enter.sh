@@ -18,7 +18,7 @@ new=$upper/root
 
 mount -t proc proc "$new/proc"
 mount --rbind /dev "$new/dev"
-mount --bind /sys "$new/sys"
+mount --rbind /sys "$new/sys"
 while [ "$1" != -- ]; do
     from=${1%%:*} to=$new${1#*:}
     mkdir -p "$to"
