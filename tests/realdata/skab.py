@@ -117,7 +117,7 @@ def _q_limit(scaled: Floats, kept: int) -> float:
     They differ from the textbook in two ways that decide the figures: the eigenvalues are not sorted before the first
     `kept` are left out, and their powers are powers of the sum instead of sums of powers.
     """
-    eigenvalues = np.linalg.eig(np.cov(scaled.T))[0]
+    eigenvalues = np.linalg.eig(np.cov(scaled.T))[0].real  # of a symmetric matrix; numpy 2.5 gives complex numbers
     theta1 = float(eigenvalues[kept:].sum())
     theta2, theta3 = theta1**2, theta1**3
     h0 = 1 - 2 * theta1 * theta3 / (3 * theta2**2)
