@@ -17,7 +17,7 @@ from edged import __version__
 from edged.engine.build import Built, load_models
 from edged.engine.build import build as build_pipelines
 from edged.engine.catch_up import CatchUp
-from edged.engine.delivery import Delivery
+from edged.engine.delivery import RESULTS, Delivery
 from edged.engine.devices import Devices
 from edged.engine.draft import Present
 from edged.engine.engine import Engine, EngineParts, TurnLimits
@@ -117,6 +117,8 @@ class App:
         self.journal = opened.journal
         self.built = built
         meta = load_meta(recovered.meta)
+        # The same, unless numbers were left out because a damaged store had used them: those are told.
+        meta.ledger.result(RESULTS).stored = recovered.next_result - 1
         metrics = EngineMetrics(clock)
         letters = LetterBox()
         encoder = ResultEncoder(
@@ -178,6 +180,7 @@ class App:
         self.engine.on_session = self.on_session
         self.present.on_alarm = self.upkeep.alarm
         self.catch_up = CatchUp(self.engine, self.journal, self.present.stir)
+        self.catch_up.on_lost = self.upkeep.unanswered
         will = self.herald.state_payload("offline", self.modes.mode)
         self.link = MqttLink(link_settings(config, will), self.engine, clock, random.random)
         self.herald.introduce(config, built.runners, self.epoch)

@@ -105,7 +105,11 @@ class Link(Protocol):
 
 
 class Committed(NamedTuple):
-    """What became durable with one unit, and what had to be given up to make room (seq ranges, inclusive)."""
+    """What became durable with one unit, and what had to be given up to make room.
+
+    evicted_unsent_results: by the delivery cursor of that moment, which acknowledgements on their way have overtaken.
+    evicted_result_upto: newest result that is gone with its row; 0 when none went.
+    """
 
     batch: int
     bytes_used: int
@@ -113,6 +117,7 @@ class Committed(NamedTuple):
     evicted_events: int
     evicted_results: int
     evicted_unsent_results: int
+    evicted_result_upto: int = 0
 
 
 class StoredResults(NamedTuple):

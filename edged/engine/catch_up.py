@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edged.errors import Refused
@@ -23,6 +24,8 @@ class CatchUp:
         self._engine = engine
         self._journal = journal
         self._stir = stir
+        self.on_lost: Callable[[str, int, int], None] = lambda _pipeline, _first, _last: None
+        """Events (inclusive, by seq) were given up before it was this pipeline's turn."""
         self.unreadable = 0
         """Stored events that today's configuration cannot read: their pipeline has changed since."""
 
@@ -49,9 +52,10 @@ class CatchUp:
         if runner.cursor < engine.committed_event:
             groups = await self._journal.read_events(runner.cursor + 1, CHUNK_EVENTS)
             for group in groups:
+                self._pass_over(runner, group.first_seq - 1)
                 self._feed(runner, group)
-            if not groups:  # evicted before it was this pipeline's turn
-                runner.cursor = engine.committed_event
+            if not groups:
+                self._pass_over(runner, engine.committed_event)
         if runner.cursor >= engine.next_event - 1:
             # No await between this check and the next turn: from here on the turn feeds the pipeline.
             runner.lagging = False
@@ -63,6 +67,13 @@ class CatchUp:
             engine.wake()
             await engine.turned()  # not longer: the lane would stand idle while messages never pause
         return True
+
+    def _pass_over(self, runner: Runner, upto: int) -> None:
+        """Events up to `upto` are not in the store any more."""
+        first = max(runner.cursor, runner.answered_up_to) + 1
+        if first <= upto:
+            self.on_lost(runner.name, first, upto)
+        runner.cursor = max(runner.cursor, upto)
 
     def _feed(self, runner: Runner, group: StoredEvents) -> None:
         rows = group.columns

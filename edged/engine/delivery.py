@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edged.messages import Outbound
 from edged.policy.ledger import Ledger, add
@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from edged.publish.result_json import ResultEncoder
 
 RESULTS = "result"  # the ledger stream of results
+EVICTED = "budget"  # given up for room, seen by this process
+NOT_STORED = "not_stored"  # found missing: lost with a damaged store, or given up before the last start
 REFILL_ROWS = 500  # results read back at once: about 400 KB of payloads
 _CONTROL_SHARE = 4  # retained topics and notices each get at most this fraction of the window
+
+
+class Loss(NamedTuple):
+    """Results (inclusive, by seq) that were gone before anybody got them."""
+
+    first: int
+    last: int
+    reason: str
 
 
 class Delivery:
@@ -45,7 +55,9 @@ class Delivery:
         self._encoder = encoder
         self._terms = ledger.result(RESULTS)
         self._booked = outbox.delivered
-        self._refused_above = 0
+        self._refused: dict[int, str] = {}  # by seq, until the cursor has passed them
+        self._gone_upto = 0
+        self._losses: list[Loss] = []
         self._refill_wanted = asyncio.Event()
         self.idle = asyncio.Event()
         """Set while nothing waits for an acknowledgement, or nobody is there to give one."""
@@ -68,7 +80,7 @@ class Delivery:
         size: int,
     ) -> None:
         """What is durable may leave: results and notices first, then the acknowledgements, all in one write."""
-        self._evicted(unit)
+        self._gone_upto = max(self._gone_upto, unit.evicted_result_upto)
         self.outbox.offer(results)
         self.notices.offer(unit.batch, notices)
         self._update_idle()
@@ -127,6 +139,8 @@ class Delivery:
             negative = [token for token in acknowledged if token < 0]
             self.board.settle(negative)
             self.notices.settle(negative)
+        for token in self._refused.keys() & set(positive) if self._refused else ():
+            del self._refused[token]  # refused on an earlier connection, taken on this one
         self.outbox.settle(positive)
         self._book()
         self._update_idle()
@@ -144,8 +158,7 @@ class Delivery:
                 again = True
             elif (item := self.outbox.in_flight_item(token)) is not None:
                 letters.append((item, reason))
-                add(self._terms.refused_by_broker, reason)
-                self._refused_above += 1
+                self._refused[token] = reason
                 self.outbox.settle([token])
         if again:
             self.outbox.rewind()
@@ -159,20 +172,30 @@ class Delivery:
 
     # --- the books ---
 
-    def _book(self) -> None:
-        """Delivered = how far the cursor moved, less what it moved over undelivered."""
-        moved = self.outbox.delivered - self._booked - self._refused_above
-        if moved > 0:
-            self._terms.delivered += moved
-            self._booked += moved + self._refused_above
-            self._refused_above = 0
+    def give_up(self) -> list[Loss]:
+        """Pass over what is gone from the store; returns what was lost since the last call."""
+        self.outbox.give_up_to(self._gone_upto)
+        self._book()
+        self._update_idle()
+        losses, self._losses = self._losses, []
+        return losses
 
-    def _evicted(self, unit: Committed) -> None:
-        lost = unit.evicted_unsent_results
-        if lost:
-            add(self._terms.evicted, "budget", lost)
-            self.outbox.skip_to(self.outbox.delivered + 1 + lost)
-            self._booked += lost
+    def _book(self) -> None:
+        """Everything the cursor has passed was delivered, except what was refused and what was gone."""
+        upto = self.outbox.delivered
+        delivered = upto - self._booked
+        if delivered <= 0:
+            return
+        self._booked = upto
+        for first, last in self.outbox.take_holes():
+            reason = EVICTED if first <= self._gone_upto else NOT_STORED
+            delivered -= last - first + 1
+            add(self._terms.evicted, reason, last - first + 1)
+            self._losses.append(Loss(first, last, reason))
+        for token in [token for token in self._refused if token <= upto]:
+            delivered -= 1
+            add(self._terms.refused_by_broker, self._refused.pop(token))
+        self._terms.delivered += delivered
 
     # --- reading back ---
 
@@ -197,7 +220,7 @@ class Delivery:
         if connection != self._connection or self.outbox.refill_from() != first:
             return  # the connection changed while we read: the cursor is elsewhere now
         if not stored:
-            self.outbox.skip_to(self.outbox.committed + 1)
+            self.outbox.give_up_to(self.outbox.committed)
             return
         self.outbox.refill(
             chain.from_iterable(

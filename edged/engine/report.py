@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edged.engine.delivery import RESULTS
 from edged.ops.meters import Sample
 from edged.policy.mode import MODES
 from edged.timestamps import rfc3339_ms
@@ -98,7 +99,8 @@ class Report:
         """The terms of every stream, and whether they add up."""
         ledger = self._engine.parts.meta.ledger
         terms: dict[str, object] = msgspec.to_builtins(ledger)
-        return {**terms, "balanced": ledger.balanced()}
+        waiting = self._engine.next_result - 1 - self._engine.parts.delivery.outbox.delivered
+        return {**terms, "balanced": ledger.balanced({RESULTS: waiting})}
 
     def samples(self) -> Iterator[Sample]:
         """What only has a value at the moment of asking, for Prometheus."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edged.engine.delivery import EVICTED
 from edged.engine.devices import DeviceChange
 from edged.messages import Notice, Outbound
 from edged.publish.letters import gap_notice
@@ -57,6 +58,10 @@ class Upkeep:
         for source in parts.intake.sources.values():
             for gap in source.tracker.expire(now_ms):
                 self.report_gap(gap)
+        for first, last, reason in parts.delivery.give_up():
+            self.report_loss("result", first, last)
+            if reason == EVICTED:
+                self.pressed("store_full", "results", f"results {first} to {last} were given up undelivered")
         for change in self._devices.tick(now_ms):
             self.announce(change)
         parts.present.draft.notices += parts.letters.overdue(mono_ms=now_ms, wall_ms=parts.clock.wall_ms())
@@ -97,6 +102,25 @@ class Upkeep:
         if gap.kind == "sequence":
             parts.modes.set("gap", True, subject="sequence", detail=f"{gap.device}: {gap.first} to {gap.last}")
             parts.modes.set("gap", False, subject="sequence")
+
+    def report_loss(self, stream: str, first: int, last: int) -> None:
+        """Rows that are gone from the store before they had done their service; the numbers are the store's."""
+        parts = self._engine.parts
+        kind, count, wall_ms = f"store_{stream}", last - first + 1, parts.clock.wall_ms()
+        gap = gap_notice(device=None, first=first, last=last, count=count, kind=kind, wall_ms=wall_ms)
+        parts.present.draft.notices.append(gap)
+        parts.metrics.gap(kind, count)
+
+    def unanswered(self, pipeline: str, first: int, last: int) -> None:
+        """Events that were given up for room before a slow model came to them."""
+        self.report_loss("event", first, last)
+        self.pressed("events_shed", pipeline, f"events {first} to {last} were given up unanswered")
+
+    def pressed(self, code: str, subject: str, detail: str) -> None:
+        """A declared loss happened now; the reason stays for its holding time."""
+        modes = self._engine.parts.modes
+        modes.set(code, True, subject=subject, detail=detail)
+        modes.set(code, False, subject=subject)
 
     def alarm(self, pipeline: str, change: AlarmChange) -> None:
         """Retained while active; a cleared alarm is said once and then taken off the broker."""

@@ -33,6 +33,7 @@ class Outbox:
         self._order: deque[int] = deque()
         self._flight: dict[int, Outbound] = {}
         self.resent = 0
+        self._holes: deque[tuple[int, int]] = deque()
 
     @property
     def delivered(self) -> int:
@@ -68,20 +69,33 @@ class Outbox:
             self._tail.extend(ready[: TAIL_LIMIT - len(self._tail)])
 
     def refill(self, read: Iterable[Outbound]) -> None:
-        """Take results read back from the store. A hole means eviction: the cursor moves over it."""
+        """Take results read back from the store. What is missing between them is gone: the cursor moves over it."""
         for item in read:
-            if not self._tail and item.token > self._next and not self._flight:
-                self._next = item.token
+            if not self._tail and not self._flight:
+                self.skip_to(item.token)
             expected = self._tail[-1].token + 1 if self._tail else self._next
+            if item.token > expected:
+                self._holes.append((expected, item.token - 1))
             if item.token >= expected:
                 self._tail.append(item)
 
     def skip_to(self, seq: int) -> None:
-        """Nothing is stored before `seq` any more: go on from there."""
-        if seq > self._next:
+        """Nothing is stored before `seq` any more, and nothing before it is in memory: go on from there."""
+        if seq > self._next and not self._tail:
+            self._holes.append((self._next, seq - 1))
             self._next = seq
-            while self._tail and self._tail[0].token < seq:
-                self._tail.popleft()
+
+    def give_up_to(self, seq: int) -> None:
+        """Results up to `seq` are gone from the store. Those in memory leave all the same."""
+        if not self._tail and not self._flight:
+            self.skip_to(seq + 1)
+
+    def take_holes(self) -> list[tuple[int, int]]:
+        """Ranges (inclusive) that the cursor has passed although nobody got them; each is handed out once."""
+        passed = []
+        while self._holes and self._holes[0][1] <= self.delivered:
+            passed.append(self._holes.popleft())
+        return passed
 
     def peek(self, slots: int) -> list[Outbound]:
         """Up to `slots` results that may be sent now, in order; `sent` confirms them."""
@@ -118,6 +132,8 @@ class Outbox:
     def rewind(self) -> None:
         """The connection is gone, or the broker asked for patience: all that is not acknowledged goes again."""
         self._next = self.delivered + 1
+        while self._holes and self._holes[-1][0] >= self._next:
+            self._holes.pop()  # not passed yet: they are found again
         self.resent += len(self._flight)
         self._order.clear()
         self._flight.clear()

@@ -66,7 +66,9 @@ class RowCommitter:
             _INSERT, (*numbers, unit.arrival_wall_ms, unit.arrival_mono_ns, unit.boot, unit.clock, *segment)
         )
         used = self.usage.pages * self.limits.page_bytes + self.usage.wal_bytes
-        return Committed(numbers.batch, used, 0, evicted.events, evicted.results, evicted.unsent_results)
+        return Committed(
+            numbers.batch, used, 0, evicted.events, evicted.results, evicted.unsent_results, evicted.result_upto
+        )
 
     def is_urgent(self) -> bool:
         """Whether the WAL holds pages behind the end of the file while the disk runs out of room.

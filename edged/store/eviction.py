@@ -38,6 +38,7 @@ class Evicted(NamedTuple):
     events: int = 0
     results: int = 0
     unsent_results: int = 0
+    result_upto: int = 0
 
 
 def evict(connection: apsw.Connection, need_bytes: int, page_bytes: int, cursors: Cursors, wall_ms: int) -> Evicted:
@@ -63,7 +64,8 @@ def evict(connection: apsw.Connection, need_bytes: int, page_bytes: int, cursors
     if notices:
         since = max(first.batch, cursors.notice_batch + 1)
         bury(connection, "notice", since, last.batch, notices, REASON_BUDGET, wall_ms)
-    return Evicted(len(victims), sum(r.event_n for r in victims), sum(r.result_n for r in victims), unsent)
+    events, results = sum(row.event_n for row in victims), sum(row.result_n for row in victims)
+    return Evicted(len(victims), events, results, unsent, last.end("result") - 1)
 
 
 def _choose(connection: apsw.Connection, need_bytes: int, limit: int) -> list[tuple[Row, int]]:

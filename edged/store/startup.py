@@ -212,6 +212,10 @@ def begin_epoch(connection: apsw.Connection, reason: str, wall_ms: int) -> None:
     last = lookup.newest(connection)
     snapshot = connection.execute("SELECT event_seq FROM snapshot").fetchone()
     event, result, batch = (last.end("event"), last.end("result"), last.batch + 1) if last else (1, 1, 1)
+    # Numbers of an earlier epoch whose rows are lost must not come back: by its number a result finds its epoch.
+    begun = connection.execute("SELECT max(first_event), max(first_result), max(first_batch) FROM epoch").fetchone()
+    if begun and begun[0] is not None:
+        event, result, batch = max(event, begun[0]), max(result, begun[1]), max(batch, begun[2])
     if snapshot and snapshot[0] >= event:
         bury(connection, "event", event, snapshot[0], snapshot[0] - event + 1, REASON_DAMAGE, wall_ms)
         event = snapshot[0] + 1

@@ -208,6 +208,7 @@ class Rig:
         self.engine.on_devices = self.upkeep.saw
         self.present.on_alarm = self.upkeep.alarm
         self.catch_up = CatchUp(self.engine, self.journal, self.present.stir)
+        self.catch_up.on_lost = self.upkeep.unanswered
         self.link = LoopLink(self.engine, slots=slots)
 
     def _mode_changed(self, state: ModeState) -> None:

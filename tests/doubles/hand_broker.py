@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from tests.doubles.waiting import until
 
@@ -69,6 +71,11 @@ class HandConnection:
             owed, self._owed = self._owed, []
         for packet_id in owed:
             self.send(b"\x40\x02" + struct.pack(">H", packet_id))
+
+    def bodies(self, topic: str) -> list[dict[str, Any]]:
+        """The JSON it published to this topic and below."""
+        found = [body for name, body in list(self.published) if name == topic or name.startswith(f"{topic}/")]
+        return [json.loads(body) for body in found]
 
     def owed(self) -> int:
         return len(self._owed)

@@ -14,7 +14,8 @@ class MemoryJournal:
     """Implements `edged.ports.Journal`.
 
     hold: keep units undone until `release` is called, as a slow disk would.
-    evict_unsent: reported with the next commit, as if the budget had been reached.
+    evict_upto: results up to this seq are given up with the next commit, as if the budget had been reached.
+    gone_events_upto: events up to this seq are not in the store any more.
     """
 
     def __init__(self, *, epoch: str = "abcdef012345") -> None:
@@ -28,7 +29,9 @@ class MemoryJournal:
         self.next_event = 1
         self.next_result = 1
         self.hold = False
-        self.evict_unsent = 0
+        self.evict_upto = 0
+        self.gone_upto = 0
+        self.gone_events_upto = 0
         self._held: list[tuple[Unit, Callable[[Committed], None]]] = []
 
     def epoch_of_result(self, seq: int) -> str:
@@ -57,11 +60,13 @@ class MemoryJournal:
     def _commit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
         self.units.append(unit)
         self.meta = unit.meta
-        evicted, self.evict_unsent = self.evict_unsent, 0
-        done(Committed(len(self.units), 0, 100, 0, evicted, evicted))
+        upto, self.evict_upto = self.evict_upto, 0
+        self.gone_upto = max(self.gone_upto, upto)
+        done(Committed(len(self.units), 0, 100, 0, upto, max(0, upto - self.delivered_upto), upto))
 
     async def read_results(self, first_seq: int, limit: int) -> list[StoredResults]:
         found, rows = [], 0
+        first_seq = max(first_seq, self.gone_upto + 1)
         for unit in self.units:
             if unit.results is None or unit.result_first + len(unit.results.context) <= first_seq or rows >= limit:
                 continue
@@ -72,6 +77,7 @@ class MemoryJournal:
 
     async def read_events(self, first_seq: int, limit: int) -> list[StoredEvents]:
         found, rows = [], 0
+        first_seq = max(first_seq, self.gone_events_upto + 1)
         for unit in self.units:
             if unit.events is None or unit.event_first + len(unit.events.source) <= first_seq or rows >= limit:
                 continue

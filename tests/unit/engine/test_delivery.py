@@ -66,11 +66,14 @@ async def test_a_broker_that_asks_for_patience_gets_the_same_results_again_later
 
 async def test_results_evicted_before_they_were_sent_are_booked_and_passed_over() -> None:
     rig = Rig()
-    await rig.start(up=False)
-    rig.link.generation = 0
+    await rig.start()
     await run(rig, 0, 1, 2)
-    rig.journal.evict_unsent = 2
+    rig.link.down()
+    rig.journal.evict_upto = 2
     await run(rig, 3)
+    rig.upkeep.tick()
+    assert rig.outbox.waiting == 2, "what is given up does not wait"
+    assert "store_full" in rig.modes.state.codes
     rig.link.up()
     await rig.delivery.refill_once()
     rig.link.settle_all()

@@ -85,13 +85,28 @@ def test_evicted_results_are_passed_over() -> None:
     assert behind.refill_from() == 8
 
 
-def test_skipping_drops_what_was_prepared_before_the_skip() -> None:
+def test_what_is_in_memory_leaves_although_its_row_is_given_up() -> None:
     box = Outbox(0, 0)
     box.offer(results(1, 4))
-    box.skip_to(3)
-    assert send(box, 10) == [3, 4]
-    box.skip_to(2)
-    assert box.next_seq == 5
+    box.give_up_to(3)
+    assert send(box, 10) == [1, 2, 3, 4]
+    box.give_up_to(3)
+    box.settle([1, 2, 3, 4])
+    box.give_up_to(3)
+    assert (box.delivered, box.take_holes()) == (4, [])
+
+
+def test_a_hole_is_told_once_the_cursor_has_passed_it_and_found_again_after_a_lost_connection() -> None:
+    box = Outbox(delivered=0, committed=9)
+    box.refill([*results(1, 2), *results(5, 6)])
+    assert send(box, 10) == [1, 2, 5, 6]
+    box.settle([1])
+    assert box.take_holes() == []
+    box.rewind()
+    box.refill([*results(2, 2), *results(5, 6), *results(8, 9)])
+    assert send(box, 10) == [2, 5, 6, 8, 9]
+    box.settle([2, 5, 6])
+    assert (box.take_holes(), box.take_holes()) == ([(3, 4), (7, 7)], [])
 
 
 def test_nothing_offered_changes_nothing() -> None:
