@@ -279,3 +279,13 @@ def test_a_topic_without_the_level_is_refused() -> None:
 def test_a_contradiction_in_the_spec_is_found_at_once(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         source(**changes)
+
+
+def test_one_waveform_of_the_expected_width_is_the_row() -> None:
+    source = JsonSource(SourceSpec(fields=("wave",), width=3))
+    (parsed,) = source.parse("in/a", b'{"wave":[1,2.5,3]}')
+    assert not isinstance(parsed, Refused)
+    assert parsed[4] == (1.0, 2.5, 3.0)
+    (short,) = source.parse("in/a", b'{"wave":[1,2.5]}')
+    assert isinstance(short, Refused)
+    assert short.reason == "wrong_length"
