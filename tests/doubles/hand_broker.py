@@ -57,9 +57,16 @@ class HandConnection:
 
     def drip(self, data: bytes, pause_s: float) -> None:
         """One byte at a time, as slowly as a bad radio link."""
-        for byte in data:
-            self.send(bytes((byte,)))
-            time.sleep(pause_s)
+        with self._sending:
+            for byte in data:
+                self._socket.sendall(bytes((byte,)))
+                time.sleep(pause_s)
+
+    def break_off(self, data: bytes) -> None:
+        """Say this much, and nothing more."""
+        with self._sending:
+            self._socket.sendall(data)
+            self.close()
 
     def publish(self, packet_id: int, topic: str, payload: bytes) -> None:
         self.send(publish_packet(packet_id, topic, payload))

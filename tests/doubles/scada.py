@@ -36,6 +36,8 @@ class Scada:
         self.topics: dict[str, list[bytes]] = defaultdict(list)
         """Everything that is none of the above."""
         self._acknowledge = acknowledge
+        self._by_hand = not acknowledge
+        self._owing = threading.Lock()
         self._owed: list[tuple[int, int]] = []
         self._port = port
         self._filters = filters or (f"{ROOT}/#",)
@@ -63,8 +65,8 @@ class Scada:
         self._client.subscribe([(wanted, SubscribeOptions(qos=1)) for wanted in self._filters])
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        if not self._acknowledge:
-            self._owed.append((message.mid, message.qos))
+        if self._by_hand:
+            self._owe(message.mid, message.qos)
         kind = message.topic[len(ROOT) + 1 :].split("/", 1)[0]
         known = self._kinds.get(kind)
         if known is not None and message.payload:
@@ -72,12 +74,20 @@ class Scada:
         else:
             self.topics[message.topic].append(bytes(message.payload))
 
+    def _owe(self, mid: int, qos: int) -> None:
+        with self._owing:
+            if not self._acknowledge:
+                self._owed.append((mid, qos))
+                return
+        self._client.ack(mid, qos)
+
     def acknowledge_all(self) -> None:
         """Everything owed, and from now on as it comes."""
-        self._acknowledge = True
-        while self._owed:
-            self._client.ack(*self._owed.pop(0))
-        self._client.manual_ack_set(False)
+        with self._owing:
+            self._acknowledge = True
+            owed, self._owed = self._owed, []
+        for mid, qos in owed:
+            self._client.ack(mid, qos)
 
     def until_back(self, connections: int = 2) -> None:
         """Wait until it has connected so many times and is subscribed: what is said before goes to nobody."""

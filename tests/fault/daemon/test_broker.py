@@ -190,9 +190,8 @@ def test_a_connection_closed_in_the_middle_of_a_packet_loses_and_repeats_nothing
         hand_daemon(broker.port)
         first = broker.connection()
         first.publish(1, "in/dev-0", payload(events[0]))
-        first.send(publish_packet(2, "in/dev-0", payload(events[1]))[:-7])
         until(lambda: first.acks == [1], "the whole message is acknowledged")
-        first.close()
+        first.break_off(publish_packet(2, "in/dev-0", payload(events[1]))[:-7])
         second = broker.connection(2)
         for packet_id, event in ((2, events[1]), (3, events[2])):
             second.publish(packet_id, "in/dev-0", payload(event))
