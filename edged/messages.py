@@ -80,6 +80,7 @@ class ResultContext(msgspec.Struct, array_like=True, frozen=True):
     degraded: bool
     clock: str
     boot: str
+    arrival_is_ts: bool = False  # the event time is the gateway's own: a clock correction applies to it
 
 
 class ResultColumns(msgspec.Struct, array_like=True, gc=False):
@@ -109,12 +110,51 @@ class ResultColumns(msgspec.Struct, array_like=True, gc=False):
 
 
 class Notice(msgspec.Struct, array_like=True, frozen=True):
-    """A durable message that is not a result (gap, letter, alarm): topic below R, JSON payload, and how to send it."""
+    """A durable message that is not a result: topic below R, JSON payload, how to send it, and in which stream it goes home.
+
+    stream: `alarm` or `health` of the sync, "" for neither; `seq` is its dense number there, given at the commit.
+    kind: what it says (`alarm`, `mode`, `gap`, `clock`, `health`, `damage`). plant: publish it on the plant's broker.
+    """
 
     topic: str
     payload: bytes
     retain: bool = False
     expiry_s: int = 86_400
+    stream: str = ""
+    seq: int = 0
+    kind: str = ""
+    plant: bool = True
+
+
+class RecordColumns(msgspec.Struct, array_like=True, gc=False):
+    """Records of the sync streams `alarm` and `health`, one entry each.
+
+    wall_ms, mono_ns, boot, clock: when and under which clock the record was made. payload: JSON object.
+    """
+
+    kind: list[str]
+    wall_ms: list[int]
+    mono_ns: list[int]
+    boot: list[str]
+    clock: list[str]
+    payload: list[bytes]
+
+
+class TelemetryColumns(msgspec.Struct, array_like=True, gc=False):
+    """Events as they go home: the columns of `EventColumns` (its `boot` is the sensor's), and when they arrived here."""
+
+    source: list[str]
+    device: list[str]
+    topic: list[str]
+    ts: list[int]
+    in_seq: list[int | None]
+    boot: list[str | None]
+    flags: list[int]
+    payload: list[bytes]
+    arrival_wall_ms: list[int]
+    arrival_mono_ns: list[int]
+    gateway_boot: list[str]
+    clock: list[str]
 
 
 class Unit(msgspec.Struct):

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
         ModelInfo,
         Notice,
         Outbound,
+        RecordColumns,
         ResultColumns,
+        TelemetryColumns,
         Unit,
     )
+    from edged.sync.protocol import Lost, Probe, Stream, StreamExtent
 
 ClockQuality = Literal["synced", "holdover", "unsynced"]
 
@@ -171,6 +174,42 @@ class Journal(Protocol):
 
     async def save_meta(self, meta: bytes) -> None:
         """Replace the meta of the newest row: cursors that moved while nothing arrived."""
+
+
+# --- home -------------------------------------------------------------------------------------------------------
+
+
+class Piece(NamedTuple):
+    """Consecutive numbers of one stream, of one epoch, all with rows or all without.
+
+    rows: columns of the stream (`ResultColumns`, `TelemetryColumns` or `RecordColumns`); None when `lost` says why.
+    base: first number of the stream in this epoch. boot, clock: of the newest row.
+    """
+
+    stream: Stream
+    epoch: str
+    base: int
+    first: int
+    last: int
+    boot: str
+    clock: str
+    rows: ResultColumns | TelemetryColumns | RecordColumns | None
+    lost: Lost | None
+
+
+class Outward(Protocol):
+    """The store as the uplink sees it: read-only, from another process, while the daemon writes. Blocking."""
+
+    def extents(self) -> tuple[StreamExtent, ...]:
+        """Every stream of every epoch, oldest first; the last of each stream is the current epoch's."""
+
+    def probes(self, after_seq: int, limit: int) -> tuple[Probe, ...]:
+        """First results of the newest `limit` starts of the daemon that made any beyond `after_seq`, oldest first."""
+
+    def piece(self, stream: Stream, seq: int, limit: int) -> Piece | None:
+        """What stands at `seq` and right behind it, at most `limit` numbers; None when `seq` is not made yet."""
+
+    def close(self) -> None: ...
 
 
 # --- infer ------------------------------------------------------------------------------------------------------

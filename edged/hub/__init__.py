@@ -1,0 +1,1 @@
+"""`edged-hub`, the receiver: batches in, rows in PostgreSQL or SQLite out, exactly once."""
