@@ -14,12 +14,11 @@ if TYPE_CHECKING:
         ModelInfo,
         Notice,
         Outbound,
-        RecordColumns,
         ResultColumns,
-        TelemetryColumns,
         Unit,
     )
-    from edged.sync.protocol import Lost, Probe, Stream, StreamExtent
+    from edged.sync.piece import Piece
+    from edged.sync.protocol import Probe, Stream, StreamExtent
 
 ClockQuality = Literal["synced", "holdover", "unsynced"]
 
@@ -177,24 +176,6 @@ class Journal(Protocol):
 
 
 # --- home -------------------------------------------------------------------------------------------------------
-
-
-class Piece(NamedTuple):
-    """Consecutive numbers of one stream, of one epoch, all with rows or all without.
-
-    rows: columns of the stream (`ResultColumns`, `TelemetryColumns` or `RecordColumns`); None when `lost` says why.
-    base: first number of the stream in this epoch. boot, clock: of the newest row.
-    """
-
-    stream: Stream
-    epoch: str
-    base: int
-    first: int
-    last: int
-    boot: str
-    clock: str
-    rows: ResultColumns | TelemetryColumns | RecordColumns | None
-    lost: Lost | None
 
 
 class Outward(Protocol):
