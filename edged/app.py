@@ -22,6 +22,8 @@ from edged.engine.devices import Devices
 from edged.engine.draft import Present
 from edged.engine.engine import Engine, EngineParts, TurnLimits
 from edged.engine.herald import Herald
+from edged.engine.home import Home, record
+from edged.engine.homeward import Homeward
 from edged.engine.intake import Intake
 from edged.engine.last_values import LastValues
 from edged.engine.meta import load_meta
@@ -48,11 +50,12 @@ from edged.store.opening import OpenedStore, open_store
 from edged.store.values import StoreSettings
 
 if TYPE_CHECKING:
-    from edged.config.settings import Config
+    from edged.config.settings import Config, Upstream
     from edged.ops.logs import Log
     from edged.policy.mode import ModeState
     from edged.ports import Clock, SessionInfo
     from edged.store.values import SalvageReport
+    from edged.uplink.supervisor import Uplink
 
 CLOSE_STORE_S = 3.0
 CLOSE_LANE_S = 1.0  # a lane's running call may finish; a stuck one is left to the end of the process
@@ -108,6 +111,7 @@ class App:
         self._status = StatusServer({})
         self._session: SessionInfo | None = None
         self._progress = (0, clock.mono_ns())
+        self.uplink: Uplink | None = None
 
     # --- connecting the parts ---
 
@@ -119,6 +123,7 @@ class App:
         meta = load_meta(recovered.meta)
         # The same, unless numbers were left out because a damaged store had used them: those are told.
         meta.ledger.result(RESULTS).stored = recovered.next_result - 1
+        home = Home(meta, self.journal, frozenset(config.upstream.streams) if config.upstream else frozenset())
         metrics = EngineMetrics(clock)
         letters = LetterBox()
         encoder = ResultEncoder(
@@ -151,6 +156,7 @@ class App:
                 meta=meta,
                 present=self.present,
                 clock=clock,
+                home=home,
             ),
             TurnLimits(config.store.commit_linger_ms / 1000, config.store.max_batch_events),
             next_event=recovered.next_event,
@@ -160,6 +166,7 @@ class App:
         self.snapshots = Snapshots(
             self.engine, self.devices, self.journal, clock, self.log, config.store.snapshot_interval_s
         )
+        self.homeward = Homeward(self.engine, self.log, self.on_failure)
         self.report = Report(
             self.engine,
             self.devices,
@@ -174,6 +181,7 @@ class App:
             host=lambda: self._host,
             store=lambda: self._store,
             link=lambda: self.link.statistics()._asdict(),
+            uplink=lambda: self.homeward.status,
         )
         self.upkeep = Upkeep(self.engine, self.devices, self.report, self.snapshots, config.root)
         self.engine.on_devices = self.upkeep.saw
@@ -189,6 +197,29 @@ class App:
             self.modes.set(reason.code, True, subject=reason.pipeline, detail=reason.detail)
         await self._recover(opened)
         self.engine.attach(self.link)
+        if config.upstream is not None:
+            self._connect_upstream(config, config.upstream)
+
+    def _connect_upstream(self, config: Config, upstream: Upstream) -> None:
+        from edged.uplink.supervisor import Uplink  # most gateways without a centre never need it
+
+        self.upkeep.sample_every_s = upstream.health_interval_s
+        self.uplink = Uplink(
+            config,
+            self.homeward,
+            receiver=self.engine.parts.home.receiver,
+            clock=self.clock,
+            log=self.log,
+        )
+        self.engine.on_durable = self._tell_uplink
+        self._tell_uplink(urgent=True)
+
+    def _tell_uplink(self, urgent: bool) -> None:
+        """What is durable now; nothing that is still being committed."""
+        engine = self.engine
+        assert self.uplink is not None
+        newest = engine.parts.home.newest(result=engine.next_result - 1, event=engine.committed_event)
+        self.uplink.news(newest, urgent=urgent)
 
     async def _recover(self, opened: OpenedStore) -> None:
         recovered = opened.recovered
@@ -221,6 +252,9 @@ class App:
         if not salvage.holes:
             kind = "store_damaged"  # how much was lost after the newest row that could be read, nobody can know
             notices.append(gap_notice(device=None, first=0, last=0, count=0, kind=kind, wall_ms=now_ms))
+        if self.config.upstream is not None:
+            body = {"v": "edged.damage/1", "cause": salvage.cause, "rows": salvage.rows, "results": salvage.results}
+            notices.append(record("damage", {**body, "events": salvage.events, "complete": salvage.complete}))
         self.engine.wake()
 
     # --- what runs ---
@@ -232,6 +266,8 @@ class App:
             ("catch-up", self.catch_up.run()),
             ("upkeep", self.upkeep.run()),
             ("host", self._look_at_host()),
+            ("homeward", self.homeward.run()),
+            *([("uplink", self.uplink.run())] if self.uplink is not None else []),
         ]
 
     async def serve_status(self) -> None:
@@ -278,7 +314,11 @@ class App:
     def _mode_changed(self, state: ModeState) -> None:
         self.present.mode = state
         root = self.config.root
-        self.board.put(f"{root}/mode", self.modes.payload())
+        payload = self.modes.payload()
+        self.board.put(f"{root}/mode", payload)
+        if self.config.upstream is not None:
+            self.present.draft.notices.append(record("mode", payload))
+            self.present.wake()
         if self._session is not None:
             self._put_state()
 

@@ -35,6 +35,9 @@ class Clock(Protocol):
 
     def quality(self) -> ClockQuality: ...
 
+    def error_ns(self) -> int | None:
+        """Greatest error of the wall clock that the kernel admits; None when it does not say."""
+
 
 # --- mqtt -------------------------------------------------------------------------------------------------------
 

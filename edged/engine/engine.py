@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from edged.engine.home import number
 from edged.engine.intake import Taken
 from edged.errors import BugError
 from edged.messages import Unit
@@ -18,6 +19,7 @@ from edged.publish.letters import LetterBox, gap_notice
 if TYPE_CHECKING:
     from edged.engine.delivery import Delivery
     from edged.engine.draft import Draft, Present
+    from edged.engine.home import Home
     from edged.engine.intake import Intake
     from edged.engine.last_values import LastValues
     from edged.engine.meta import Meta
@@ -59,6 +61,7 @@ class EngineParts(NamedTuple):
     meta: Meta
     present: Present
     clock: Clock
+    home: Home
 
 
 class _Flight(NamedTuple):
@@ -90,6 +93,8 @@ class Engine:
         self.progress = 0
         """Turns completed; the watchdog is fed by it."""
         self.on_devices: Callable[[list[str], int], None] = lambda _devices, _now_ms: None
+        self.on_durable: Callable[[bool], None] = lambda _urgent: None
+        """After each commit; True when it holds an alarm."""
         self.on_session: Callable[[SessionInfo | None, str], None] = lambda _session, _why: None
         self._limits = limits
         self._link: Link | None = None
@@ -193,6 +198,7 @@ class Engine:
         self.next_result += n_results
         terms = parts.meta.ledger.result("result")
         terms.stored += n_results
+        number(draft.notices, parts.meta.records)
         self._settled.clear()
         # The journal answers through the loop, never before this method has returned.
         parts.journal.submit(
@@ -251,6 +257,7 @@ class Engine:
         )
         self.progress += 1
         self._tell_turned()
+        self.on_durable(any(notice.stream == "alarm" for notice in flight.draft.notices))
         parts.last_values.update(flight.draft.results, flight.ready)
         parts.metrics.turn(flight.draft, unit, flight.messages, parts.clock.mono_ns() - flight.arrived_ns)
         if self._link is not None and self._link.waiting() and not self._draining:

@@ -35,6 +35,7 @@ class Report:
         host: Callable[[], dict[str, object]],
         store: Callable[[], dict[str, object]],
         link: Callable[[], dict[str, object]],
+        uplink: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._engine = engine
         self._devices = devices
@@ -43,6 +44,7 @@ class Report:
         self._host = host
         self._store = store
         self._link = link
+        self._uplink = uplink
         self._started_ns = clock.mono_ns()
 
     def health(self, beat: int) -> dict[str, object]:
@@ -61,7 +63,22 @@ class Report:
             "waiting_results": parts.delivery.outbox.waiting,
             "devices": self._devices.counts(),
             "latency_ms": parts.metrics.latencies_ms(),
+            **self._sync(),
             "host": self._host(),
+        }
+
+    def _sync(self) -> dict[str, object]:
+        """The way home: only where there is one."""
+        engine = self._engine
+        home = engine.parts.home
+        if not home.streams:
+            return {}
+        return {
+            "sync": {
+                **self._uplink(),
+                "receiver": home.receiver,
+                "streams": home.books(result=engine.next_result - 1, event=engine.next_event - 1),
+            }
         }
 
     def status(self) -> dict[str, object]:
@@ -117,6 +134,11 @@ class Report:
         yield Sample("gauge", "edged_results_waiting", "Results the broker has not acknowledged", {}, self._waiting())
         for state, n in self._devices.counts().items():
             yield Sample("gauge", "edged_devices", "Devices by state", {"state": state}, n)
+        home = engine.parts.home
+        for stream, books in home.books(result=engine.next_result - 1, event=engine.next_event - 1).items():
+            for term, n in books.items():
+                labels = {"stream": stream, "term": term}
+                yield Sample("gauge", "edged_sync_rows", "Rows made, home and waiting, by stream", labels, n)
         yield Sample("gauge", "edged_link_up", "Connected and subscribed", {}, int(engine.session is not None))
         mode = engine.parts.modes.mode
         for name in MODES:

@@ -278,7 +278,7 @@ class Runner:
             degraded = self.parts.degraded or degrades(present.mode.reasons, self.name)
             context = ResultContext(
                 self.name, info.model, info.version, info.sha256, info.runtime,
-                present.mode.mode, degraded, present.clock, present.boot,
+                present.mode.mode, degraded, present.clock, present.boot, self.parts.arrival_is_ts,
             )  # fmt: skip
             self._context = (key, context)
         return self._context[1]

@@ -73,7 +73,7 @@ class Snapshots:
         self._interval_ns = interval_s * 1_000_000_000
         self._saved_ns = clock.mono_ns()
         self._saved_event = engine.next_event - 1
-        self._saved_sent = (-1, -1, False)
+        self._saved_sent = (-1, -1, False, 0)
 
     async def save_if_due(self) -> None:
         """Call between units. A snapshot when enough happened; else the cursors, if they moved."""
@@ -96,7 +96,7 @@ class Snapshots:
         self._saved_sent = self._cursors()
         await self._journal.save_snapshot(state.event_seq, msgspec.msgpack.encode(state))
 
-    def _cursors(self) -> tuple[int, int, bool]:
+    def _cursors(self) -> tuple[int, int, bool, int]:
         """What changes while nothing arrives, and must be known after a crash."""
         parts = self._engine.parts
-        return parts.delivery.outbox.delivered, parts.delivery.notices.delivered, parts.meta.session
+        return parts.delivery.outbox.delivered, parts.delivery.notices.delivered, parts.meta.session, parts.home.changes

@@ -9,6 +9,7 @@ import msgspec
 
 from edged.engine.delivery import EVICTED
 from edged.engine.devices import DeviceChange
+from edged.engine.home import ClockWatch, record
 from edged.messages import Notice, Outbound
 from edged.publish.letters import gap_notice
 from edged.timestamps import rfc3339_ms
@@ -30,6 +31,9 @@ HEALTH_EXPIRY_S = 30
 class Upkeep:
     """`run` ticks until cancelled; `tick` is synchronous and also called by tests with a clock of their own."""
 
+    sample_every_s = 300
+    """How often a sample of the health goes home."""
+
     def __init__(self, engine: Engine, devices: Devices, report: Report, snapshots: Snapshots, root: str) -> None:
         self._engine = engine
         self._devices = devices
@@ -41,6 +45,8 @@ class Upkeep:
         """The connection that has had its first heartbeat: a SCADA must not wait ten seconds for it."""
         self._started_ns = engine.parts.clock.mono_ns()
         self._beat = 0
+        self._clock_watch = ClockWatch()
+        self._sample_due_ns = 0
 
     async def run(self) -> None:
         """Tick for ever; between ticks save what moved while nothing arrived."""
@@ -66,6 +72,8 @@ class Upkeep:
             self.announce(change)
         parts.present.draft.notices += parts.letters.overdue(mono_ms=now_ms, wall_ms=parts.clock.wall_ms())
         parts.last_values.tick(now_ms)
+        if parts.home.streams and (corrected := self._clock_watch.look(parts.clock)) is not None:
+            parts.present.draft.notices.append(corrected)
         parts.modes.set("clock_unsynced", parts.clock.quality() == "unsynced")
         if (
             self._engine.session is None
@@ -81,6 +89,9 @@ class Upkeep:
             self._greeted = generation
             self._health_due_ns = now_ns + HEALTH_EVERY_S * 1_000_000_000
             self._publish_health()
+        if parts.home.streams and now_ns >= self._sample_due_ns:
+            self._sample_due_ns = now_ns + self.sample_every_s * 1_000_000_000
+            parts.present.draft.notices.append(record("health", self._report.health(self._beat)))
         if parts.present.draft:
             self._engine.wake()
         parts.delivery.pump()
@@ -122,8 +133,11 @@ class Upkeep:
         modes.set(code, True, subject=subject, detail=detail)
         modes.set(code, False, subject=subject)
 
-    def alarm(self, pipeline: str, change: AlarmChange) -> None:
-        """Retained while active; a cleared alarm is said once and then taken off the broker."""
+    def alarm(self, pipeline: str, change: AlarmChange, *, known: bool = False) -> None:
+        """Retained while active; a cleared alarm is said once and then taken off the broker. Both go home.
+
+        known: a restart puts it on the board again; it has been recorded before.
+        """
         parts = self._engine.parts
         below = f"alarm/{change.device}/{change.code}"
         body = {
@@ -138,11 +152,14 @@ class Upkeep:
             "label": change.label,
             "score": change.score,
         }
+        payload = msgspec.json.encode(body)
         if change.active:
-            parts.delivery.board.put(f"{self._root}/{below}", msgspec.json.encode(body))
+            parts.delivery.board.put(f"{self._root}/{below}", payload)
         else:
             parts.delivery.board.clear(f"{self._root}/{below}")
-            parts.present.draft.notices.append(Notice(below, msgspec.json.encode(body)))
+        if not known:
+            notice = Notice(below, payload, stream="alarm", kind="alarm", plant=not change.active)
+            parts.present.draft.notices.append(notice)
 
     def saw(self, devices: list[str], now_ms: int) -> None:
         """Events of these devices were accepted in this turn."""
@@ -156,7 +173,7 @@ class Upkeep:
         for runner in self._engine.parts.runners:
             if runner.parts.alarms is not None:
                 for change in runner.parts.alarms.active():
-                    self.alarm(runner.name, change)
+                    self.alarm(runner.name, change, known=True)
 
     def announce(self, change: DeviceChange) -> None:
         """The retained state of a device; a new one is introduced on `R/meta/device/{device}` as well."""

@@ -21,7 +21,7 @@ _STA_UNSYNC = 0x0040
 
 
 class _Timex(ctypes.Structure):
-    """`struct timex` of <sys/timex.h>; only `modes` (0: read only) and `status` are used."""
+    """`struct timex` of <sys/timex.h>; only `modes` (0: read only), `status` and `maxerror` are used."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -42,15 +42,25 @@ class _Timex(ctypes.Structure):
 
 def read_kernel_clock() -> KernelClock:
     """What the kernel says about its clock; `unknown` where the call is not allowed (some sandboxes)."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        timex = _Timex()
-        state = libc.adjtimex(ctypes.byref(timex))
-    except (OSError, AttributeError):
-        return "unknown"
+    state, timex = _adjtimex()
     if state < 0:
         return "unknown"
     return "unsynced" if state == _TIME_ERROR or timex.status & _STA_UNSYNC else "synced"
+
+
+def read_kernel_error_ns() -> int | None:
+    """The kernel's bound of the error of its clock; None where the call is not allowed."""
+    state, timex = _adjtimex()
+    return None if state < 0 else int(timex.maxerror) * 1000
+
+
+def _adjtimex() -> tuple[int, _Timex]:
+    """(-1 when it is not allowed, what the kernel filled in)."""
+    timex = _Timex()
+    try:
+        return int(ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))), timex
+    except (OSError, AttributeError):
+        return -1, timex
 
 
 class SystemClock:
@@ -63,6 +73,7 @@ class SystemClock:
         self,
         *,
         kernel_clock: Callable[[], KernelClock] = read_kernel_clock,
+        kernel_error_ns: Callable[[], int | None] = read_kernel_error_ns,
         synced_marker: Path = _TIMESYNCD_SYNCED,
         boot_id_file: Path = _BOOT_ID,
         mono_ns: Callable[[], int] = time.monotonic_ns,
@@ -70,6 +81,7 @@ class SystemClock:
         synced_before: bool = False,
     ) -> None:
         self._kernel_clock = kernel_clock
+        self.error_ns = kernel_error_ns
         self._boot_id = _read_boot_id(boot_id_file)
         self._wall_ns = wall_ns
         # systemd-timesyncd leaves this file at its first success in this boot. Read once: quality() runs on the loop.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from edged.ops.meters import Sample
 
-_SECTIONS = ("link", "store", "outbox", "host")
+_SECTIONS = ("link", "store", "outbox", "sync", "host")
 
 
 def status_samples(status: Mapping[str, object]) -> Iterator[Sample]:

@@ -44,6 +44,62 @@ CAUSES: Mapping[str, Cause] = {
         "`R/state` offline by Will; results come later with `historical` true",
         "connected and subscribed again",
     ),
+    "upstream_away": Cause(
+        "offline",
+        10,
+        "at once when the connection closes, a silent one within 1.5 keep-alive intervals; 30 s after a hello without answer",
+        "stores, reconnects with full jitter; what is home stays home",
+        "nothing changes at the plant; the receiver gets everything later",
+        "the receiver has answered `hello`",
+    ),
+    "upstream_refused": Cause(
+        "offline",
+        10,
+        "with the answer to `hello`",
+        "stores, asks again with growing pauses",
+        "nothing changes at the plant",
+        "the receiver accepts this gateway",
+    ),
+    "upstream_slow": Cause(
+        "offline",
+        10,
+        "with an answer `retry`",
+        "stores, sends again when the receiver said",
+        "nothing changes at the plant",
+        "the receiver has committed a batch",
+    ),
+    "upstream_rejecting": Cause(
+        "degraded",
+        600,
+        "with an answer `reject`",
+        "a copy goes to the quarantine folder, a tombstone takes the place of the rows, the line moves on",
+        "nothing changes at the plant; the receiver's `tombstones` name the range",
+        "no batch was rejected for the holding time",
+    ),
+    "receiver_foreign": Cause(
+        "offline",
+        60,
+        "with the first answer of a receiver that is not ours",
+        "ignores it: only our receiver may call rows home",
+        "nothing changes at the plant",
+        "our receiver answers, or `upstream.receiver` names the other one",
+    ),
+    "uplink_failed": Cause(
+        "offline",
+        60,
+        "when the uplink's process has ended",
+        "stores, starts it again with growing pauses",
+        "nothing changes at the plant",
+        "the uplink has run for the holding time",
+    ),
+    "backlog_aged": Cause(
+        "shedding",
+        600,
+        "with the first rows given up before they were home",
+        "gives up by class: raw events, then old results, which leave a summary by minute; alarms last",
+        "nothing changes at the plant; the receiver gets tombstones and summaries in their place",
+        "nothing was given up for the holding time",
+    ),
     "fallback_runtime": Cause(
         "degraded",
         10,
@@ -189,6 +245,9 @@ class ModeState(NamedTuple):
         return tuple(dict.fromkeys(reason.code for reason in self.reasons))
 
 
+OF_THE_WAY_HOME = frozenset({"upstream_rejecting", "backlog_aged"})
+"""Causes that take nothing from a result: it is as good as ever, only the receiver may not get it."""
+
 OF_ONE_PIPELINE = frozenset({"fallback_runtime", "runtime_stuck", "lane_behind", "rules_serving", "model_unusable"})
 """Causes whose subject is a pipeline: they say nothing about the results of another one."""
 
@@ -197,6 +256,7 @@ def degrades(reasons: Iterable[Reason], pipeline: str) -> bool:
     """Whether the results of `pipeline` carry less than was configured. Waiting for a link takes nothing from them."""
     return any(
         CAUSES[reason.code].mode not in {"normal", "offline"}
+        and reason.code not in OF_THE_WAY_HOME
         and (reason.code not in OF_ONE_PIPELINE or reason.subject == pipeline)
         for reason in reasons
     )

@@ -29,7 +29,7 @@ def gap_notice(*, device: str | None, first: int, last: int, count: int, kind: s
         "kind": kind,
         "ts": rfc3339_ms(wall_ms),
     }
-    return Notice("gap", _encode(body))
+    return Notice("gap", _encode(body), stream="health", kind="gap")
 
 
 class _HeldBack(NamedTuple):

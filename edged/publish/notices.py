@@ -45,6 +45,7 @@ class NoticeBox:
 
     def offer(self, batch: int, notices: Sequence[Notice]) -> None:
         """Take the notices of a committed batch."""
+        notices = [notice for notice in notices if notice.plant]
         if not notices:
             return
         caught_up = self._loaded >= self._committed
@@ -57,7 +58,7 @@ class NoticeBox:
         """Take notices read back; `complete`: nothing more is stored after them."""
         for batch, notices in read:
             if batch > self._loaded:
-                self._tail.extend((batch, notice) for notice in notices)
+                self._tail.extend((batch, notice) for notice in notices if notice.plant)
                 self._loaded = batch
         if complete:
             self._loaded = max(self._loaded, self._committed)

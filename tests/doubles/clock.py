@@ -25,6 +25,9 @@ class FakeClock:
     def quality(self) -> ClockQuality:
         return self.quality_now
 
+    def error_ns(self) -> int | None:
+        return 1_000_000
+
     def advance_us(self, microseconds: float) -> None:
         self._mono_ns += int(microseconds * 1000)
         self._wall_ns += int(microseconds * 1000)

@@ -13,6 +13,8 @@ from edged.engine.delivery import Delivery
 from edged.engine.devices import Devices
 from edged.engine.draft import Present
 from edged.engine.engine import Engine, EngineParts, TurnLimits
+from edged.engine.home import Home
+from edged.engine.homeward import Homeward
 from edged.engine.intake import Intake, Source
 from edged.engine.last_values import LastValues
 from edged.engine.meta import load_meta
@@ -42,6 +44,7 @@ from edged.publish.letters import LetterBox
 from edged.publish.notices import NoticeBox
 from edged.publish.outbox import Outbox
 from edged.publish.result_json import ResultEncoder
+from edged.sync.protocol import Stream
 from tests.doubles.clock import FakeClock
 from tests.doubles.journal import MemoryJournal
 from tests.doubles.link import LoopLink
@@ -126,6 +129,7 @@ class Rig:
         deadline_ms: int = 1000,
         max_batch: int = 256,
         encode: Callable[..., ResultEncoder] = ResultEncoder,
+        streams: frozenset[Stream] = frozenset(),
     ) -> None:
         self.journal = journal or MemoryJournal()
         self.clock = clock or FakeClock()
@@ -178,6 +182,8 @@ class Rig:
             board=self.board,
             ledger=meta.ledger,
         )
+        self.home = Home(meta, self.journal, streams)
+        self.homeward_errors: list[BaseException] = []
         self.devices = Devices(stale_ms=60_000, offline_ms=600_000, limit=max_devices)
         letters = LetterBox()
         self.engine = Engine(
@@ -194,11 +200,13 @@ class Rig:
                 meta=meta,
                 present=self.present,
                 clock=self.clock,
+                home=self.home,
             ),
             limits or TurnLimits(),
             next_event=self.journal.next_event,
             next_result=self.journal.next_result,
         )
+        self.homeward = Homeward(self.engine, log, self.homeward_errors.append)
         self.engine.newest_batch = len(self.journal.units)
         self.snapshots = Snapshots(self.engine, self.devices, self.journal, self.clock, log, 60)
         self.report = Report(
