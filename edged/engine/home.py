@@ -1,4 +1,4 @@
-"""What is home: which numbers of each stream the receiver has committed, and the records that go there beside the results."""
+"""What is home: the numbers of each stream that the receiver has committed; and the records that go there."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Home:
         return {stream: seq for stream, seq in made.items() if stream in self.streams}
 
     def books(self, *, result: int, event: int) -> dict[str, dict[str, int]]:
-        """made = home + waiting, per stream; what was given up counts as home once the receiver knows."""
+        """Rows made = home + waiting, per stream; what was given up counts as home once the receiver knows."""
         books = {}
         for stream, made in self.newest(result=result, event=event).items():
             home = ranges.count(ranges.clip(self._meta.synced.get(stream, ()), 1, made))

@@ -1,4 +1,4 @@
-"""Between the engine and the uplink: what the child says becomes cursors, tombstones and reasons; nothing waits for it."""
+"""Between the engine and the uplink: what the child says becomes cursors, tombstones and reasons."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ class Meta(msgspec.Struct, kw_only=True):
     done: per pipeline, every event up to this seq is answered in the store.
     sent: every result up to this seq is acknowledged by the broker. notices: the same by batch number.
     session: a broker session exists, so its absence at the next connect is a gap.
-    records: newest number used in the streams `alarm` and `health`. synced: per stream, what the receiver has committed.
+    records: newest number used in the streams `alarm` and `health`.
+    synced: per stream, what the receiver has committed.
     receiver: identity of the receiver that answered first; no other one may call anything home.
     """
 

@@ -47,7 +47,7 @@ CAUSES: Mapping[str, Cause] = {
     "upstream_away": Cause(
         "offline",
         10,
-        "at once when the connection closes, a silent one within 1.5 keep-alive intervals; 30 s after a hello without answer",
+        "when the connection closes, a silent one within 1.5 keep-alive intervals; 30 s after a hello without answer",
         "stores, reconnects with full jitter; what is home stays home",
         "nothing changes at the plant; the receiver gets everything later",
         "the receiver has answered `hello`",
