@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture evidence demo bench wheel install lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts evidence demo bench bench-sync wheel install lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ clean-debian: ## make demo and make test, each as the only command on a Debian w
 torture: setup ## kill the daemon with -9 a thousand times under load (KILLS=200: fewer)
 	@$(BIN)/python scripts/torture.py $(if $(KILLS),--kills $(KILLS))
 
+power-cuts: setup ## cut the power of the daemon's disk fifty times under load (root; CUTS=200: more)
+	@scripts/test_packages.sh || true
+	@$(BIN)/python scripts/power_cuts.py $(CUTS)
+
 evidence: setup ## run every command of docs/evidence.md and write what it showed into the page
 	@$(BIN)/python scripts/evidence.py --write
 
@@ -66,6 +70,9 @@ demo: setup ## a plant, a broker, the daemon and a SCADA view (SECONDS=30 ends b
 
 bench: setup ## the figures against C, Node-RED and a naive daemon (QUICK=1: within five minutes)
 	@$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick)
+
+bench-sync: setup ## the figures of the way home: drain, alarms and live results on a thin line, memory
+	@set -e; for figure in drain alarm live memory; do $(BIN)/python -m benchmarks.sync_$$figure; done
 
 wheel: setup ## dist/edged-*.whl
 	@rm -rf dist
