@@ -1,8 +1,8 @@
 """A disk whose power can be cut: ext4 on a block device that forgets what was not flushed. Root only.
 
 nbdkit serves an image through a write-back cache of its own, nbdfuse makes a file of it, a loop device a disk. What
-reaches the image are the blocks that were there when somebody flushed: fsync goes through ext4, the loop device (fsync of
-its file), FUSE and NBD's flush to the cache. `cut` kills nbdkit with -9, and everything since the last flush is gone.
+reaches the image are the blocks that were there when somebody flushed: fsync goes through ext4, the loop device (fsync
+of its file), FUSE and NBD's flush to the cache. `cut` kills nbdkit with -9; everything since the last flush is gone.
 The control runs of tests/fault/disk show that it is: a writer that does not wait for its fsync loses rows here.
 """
 
@@ -121,9 +121,9 @@ class PowerCutDisk:
 
     def _start(self, *command: str) -> None:
         with self.log.open("ab") as log:
-            self._processes.append(
-                subprocess.Popen(command, env=os.environ | {"PATH": PATH}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            )  # fmt: skip
+            env = os.environ | {"PATH": PATH}
+            process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes.append(process)
 
     def _try(self, *command: str) -> subprocess.CompletedProcess[str]:
         env = os.environ | {"PATH": PATH}
