@@ -1,39 +1,125 @@
-"""Rows of a stream as the body of a batch, and back: columnar JSON. Pure; the same rows give the same bytes."""
+"""Rows of a stream as the body of a batch, and back: columnar JSON. Pure; the same rows give the same bytes.
+
+Rows of one *call* (of the model, or of one arrival) follow each other and share their times. Rows of one *group* (a
+device) resemble the row before of the same group: a counter goes on by one, event time by the same step, a score comes
+again. How each column is written is said in the JSON: edged/sync/nodes.py.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
 from edged.errors import BugError
-from edged.messages import RecordColumns, ResultColumns, TelemetryColumns
+from edged.messages import ResultColumns, ResultContext
+from edged.sync import packing
+from edged.sync.frame import Frame, spread
+from edged.sync.nodes import Count, Node
+from edged.sync.plans import PLANS, Columns, Plan, group_codes
 from edged.sync.protocol import BATCH_ROWS_MAX, Stream
+from edged.sync.unpacking import indices, parts, read
 
-Columns = ResultColumns | TelemetryColumns | RecordColumns
+ENTRIES_MAX = 1_000_000  # of all lists in the JSON of a batch, more or less
 
-_TYPES: dict[Stream, type[Columns]] = {
-    "alarm": RecordColumns,
-    "health": RecordColumns,
-    "result": ResultColumns,
-    "telemetry": TelemetryColumns,
-}
+
+class Body(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A batch of rows as JSON.
+
+    groups, group: how many there are, and which one each row is of. calls, call_rows: how many there are, and how many
+    rows each has. columns: the others by name, in the order in which they are read.
+    """
+
+    groups: Count
+    group: Node
+    calls: Count
+    call_rows: Node
+    columns: dict[str, Node]
+    contexts: list[ResultContext] = []
+
+
+_decoder = msgspec.json.Decoder(Body)
 
 
 def encode_rows(stream: Stream, rows: Columns) -> bytes:
-    """Raises `BugError` for rows that are not of this stream, or columns of different lengths."""
-    if not isinstance(rows, _TYPES[stream]):
+    """Raises `ValueError` when it is too much for one batch, `BugError` for what are not rows of this stream."""
+    plan = PLANS[stream]
+    if not isinstance(rows, plan.type):
         raise BugError(f"encoding rows of stream {stream}: got {type(rows).__name__}")
-    return msgspec.json.encode(rows)
+    columns = {name: getattr(rows, name) for name in plan.columns}
+    n = len(columns[plan.group])
+    if n == 0 or {len(column) for column in columns.values()} != {n}:
+        raise BugError(
+            f"encoding rows of stream {stream}: { ({name: len(column) for name, column in columns.items()}) }"
+        )
+    frame, body = Frame(n), {}
+    table = list(dict.fromkeys(columns[plan.group]))
+    frame.group(packing.coded(columns[plan.group], table), len(table))
+    calls, frame.call_rows = packing.run_lengths(list(zip(*(columns[name] for name in plan.calls), strict=True)))
+    frame.columns = dict(zip(plan.calls, map(list, zip(*calls, strict=True)), strict=True))
+    for name, (write, _) in plan.columns.items():
+        body[name] = write(frame.columns.get(name) or columns[name], frame).make()
+    text = msgspec.json.encode(
+        Body(
+            len(table),
+            group_codes(frame).make(),
+            len(calls),
+            packing.integers(frame.call_rows).make(),
+            body,
+            getattr(rows, "contexts", []),
+        )
+    )
+    _require_few_entries(text)
+    return text
 
 
 def decode_rows(stream: Stream, data: bytes, n: int) -> Columns:
     """The rows that were encoded. Raises `ValueError` for anything that is not `n` rows of this stream."""
     if not 1 <= n <= BATCH_ROWS_MAX:
         raise ValueError(f"expected 1 to {BATCH_ROWS_MAX} rows, got {n}")
+    _require_few_entries(data)
     try:
-        rows = msgspec.json.decode(data, type=_TYPES[stream])
+        return _decoded(PLANS[stream], _decoder.decode(data), n)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
-    lengths = {len(getattr(rows, name)) for name in rows.__struct_fields__ if name != "contexts"}
-    if lengths != {n}:
-        raise ValueError(f"expected columns of {n} entries, got {sorted(lengths)}")
-    return rows
+        raise ValueError("nodes inside of nodes without end") from None
+
+
+def _decoded(plan: Plan, body: Body, n: int) -> Columns:
+    frame = Frame(n)
+    frame.call_rows = parts(body.call_rows, body.calls, frame, n)
+    frame.group(indices(body.group, n, frame, body.groups), body.groups)
+    for name, column in plan.columns.items():
+        node = body.columns.get(name)
+        if node is None:
+            raise ValueError(f"column {name} is missing")
+        values = read(node, plan.length(name, frame), frame)
+        if not column.types.issuperset(map(type, values)):
+            raise ValueError(f"column {name}: expected {column.types}, got {set(map(type, values)) - column.types}")
+        if int in column.types:
+            _require_64_bits(name, values)
+        frame.columns[name] = values
+    columns = {name: _rows_of(plan, name, frame) for name in plan.columns}
+    if plan.type is not ResultColumns:
+        return plan.type(**columns)
+    if not 0 <= min(columns["context"]) <= max(columns["context"]) < len(body.contexts):
+        raise ValueError(f"a context is named that is not among the {len(body.contexts)}")
+    return ResultColumns(contexts=body.contexts, **columns)
+
+
+def _rows_of(plan: Plan, name: str, frame: Frame) -> list[Any]:
+    values = frame.columns[name]
+    if name == plan.group:
+        return list(map(values.__getitem__, frame.codes))
+    return spread(values, frame.call_rows) if name in plan.calls else values
+
+
+def _require_64_bits(name: str, values: list[int | None]) -> None:
+    there = [value for value in values if value is not None]
+    if there and not -(2**63) <= min(there) <= max(there) < 2**63:
+        raise ValueError(f"column {name}: an integer has more than 64 bits")
+
+
+def _require_few_entries(text: bytes) -> None:
+    """Every entry takes a comma: short ones must not become a multiple of their size in memory."""
+    if text.count(b",") > ENTRIES_MAX:
+        raise ValueError(f"more than {ENTRIES_MAX} commas")

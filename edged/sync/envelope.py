@@ -14,7 +14,8 @@ import msgspec
 import zstandard
 
 from edged.errors import BugError, EdgedError
-from edged.sync.columns import Columns, decode_rows, encode_rows
+from edged.sync.columns import decode_rows, encode_rows
+from edged.sync.plans import Columns
 from edged.sync.protocol import (
     BATCH_ROWS_MAX,
     BODY_MAX_BYTES,
@@ -88,7 +89,10 @@ def seal(piece: Piece, *, site: str, gateway: str, encoding: Encoding = "zstd") 
 def _plain(piece: Piece) -> bytes:
     if (piece.rows is None) == (piece.lost is None):
         raise BugError(f"sealing {piece.stream} {piece.first}-{piece.last}: it needs rows, or the reason why not")
-    plain = msgspec.json.encode(piece.lost) if piece.rows is None else encode_rows(piece.stream, piece.rows)
+    try:
+        plain = msgspec.json.encode(piece.lost) if piece.rows is None else encode_rows(piece.stream, piece.rows)
+    except ValueError as error:
+        raise Refusal("too_large", str(error)) from None
     if len(plain) > DECODED_MAX_BYTES:
         raise Refusal("too_large", f"{len(plain)} bytes before compression, at most {DECODED_MAX_BYTES} are allowed")
     return plain
