@@ -50,7 +50,7 @@ class ExportWriter:
         self._part = export_id + stick.PART_SUFFIX
         os.mkdir(self._part, 0o755, dir_fd=gateway_folder)
         self._folder = os.open(self._part, _FOLDER, dir_fd=gateway_folder)
-        self._written: list[str] = []
+        self._finished = False
 
     def free_bytes(self) -> int:
         found = os.fstatvfs(self._folder)
@@ -59,7 +59,6 @@ class ExportWriter:
     def write(self, name: str, data: bytes) -> None:
         """A file, durable when this returns (its name is with `finish`)."""
         descriptor = os.open(name, _NEW, 0o644, dir_fd=self._folder)
-        self._written.append(name)
         try:
             write_all(descriptor, data)
         finally:
@@ -71,12 +70,12 @@ class ExportWriter:
         sync_open_folder(self._folder)
         os.rename(self._part, self._name, src_dir_fd=self._above, dst_dir_fd=self._above)
         sync_open_folder(self._above)
-        self._written.clear()
+        self._finished = True
 
     def close(self) -> None:
         """Let go; what was not finished is taken away as far as the stick is still there."""
         try:
-            if self._written:
+            if not self._finished:
                 _remove_part(self._above, self._part)
         finally:
             os.close(self._folder)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import apsw
+import msgspec
 
 from edged.errors import StoreCorrupt, StoreError
 from edged.store import lookup, place
@@ -48,6 +49,26 @@ class Verdict:
     @property
     def ok(self) -> bool:
         return not self.problems and not self.holes
+
+
+class HomeMarks(msgspec.Struct, frozen=True):
+    """What the newest row says is home: ranges of numbers by stream, and the receiver that has them, "" if none yet."""
+
+    synced: dict[str, tuple[tuple[int, int], ...]] = {}
+    receiver: str = ""
+
+
+def home_marks(state_dir: Path) -> HomeMarks:
+    """What is home, as of the newest row. Raises `StoreError`."""
+    path = _existing(state_dir)
+    with own_errors(f"reading {path}"), closing(connect_reader(_address(path))) as connection:
+        row = connection.execute("SELECT meta FROM journal ORDER BY batch DESC LIMIT 1").fetchone()
+        if row is None:
+            return HomeMarks()
+        try:
+            return msgspec.json.decode(Unpacker().unpack_bytes(row[0]), type=HomeMarks)
+        except ValueError as error:
+            raise StoreCorrupt(f"reading the books of {path}: {error}", hint="edged store verify says more") from error
 
 
 def stats(state_dir: Path) -> dict[str, Any]:

@@ -364,5 +364,5 @@ def _check_range(first: int, last: int) -> None:
 def _decode(data: bytes, kind: type[D], name: str) -> D:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec says ValueError, also where text is no UTF-8
         raise StickRefused("bad_document", f"the {name} is not what {VERSION} says: {str(error)[:160]}") from None
