@@ -1,4 +1,4 @@
-"""A real RabbitMQ as an upstream broker: MQTT 3.1.1, QoS 1, with a user name, on loopback. Takes half a minute to start.
+"""A real RabbitMQ as an upstream broker: MQTT 3.1.1, QoS 1, a user name, on loopback. Starts within ten seconds or so.
 
 `port` speaks MQTT; the user is guest, the password is guest.
 """
