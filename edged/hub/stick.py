@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,8 +65,8 @@ async def take(found: Found, reader: ExportReader, importer: Importer) -> Outcom
     """Import one export; the same export again changes nothing. Raises `DatabaseAway`: then it has no receipt."""
     outcome = Outcome(found.site, found.gateway, found.export_id)
     try:
-        key = importer.key_of(found.site, found.gateway)
-        signed = reader.read(stick.MANIFEST_NAME, stick.MANIFEST_MAX_BYTES)
+        key = await asyncio.to_thread(importer.key_of, found.site, found.gateway)
+        signed = await asyncio.to_thread(reader.read, stick.MANIFEST_NAME, stick.MANIFEST_MAX_BYTES)
         manifest = stick.read_manifest(signed, key, found.site, found.gateway, found.export_id)
         _check_receiver(manifest, importer.secret)
         answer = await _hello(manifest, importer.database)
@@ -100,7 +101,7 @@ class _Export:
         taken: list[StickFile] = []
         for file in self._manifest.files:
             try:
-                batch = self._open(file)
+                batch = await asyncio.to_thread(self._open, file)
                 answer = await self._importer.database.commit(batch)
             except (StickRefused, Refusal) as refused:
                 self._outcome.files.append((file.name, _code(refused), refused.message))
@@ -129,7 +130,7 @@ class _Export:
             if file.epoch in probed:
                 continue
             try:
-                rows = self._open(file).rows
+                rows = (await asyncio.to_thread(self._open, file)).rows
             except (StickRefused, Refusal):
                 continue  # it is named when its turn comes; the one below says nearly as much
             assert isinstance(rows, ResultColumns)

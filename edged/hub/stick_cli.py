@@ -169,7 +169,7 @@ async def take_one(medium: Path, found: Found, importer: Importer, receipt_to: P
             found.site, found.gateway, found.export_id, refused="unreadable", detail=f"{error.strerror or error}"
         )
     if outcome.receipt:
-        _write_receipt(medium, outcome, receipt_to)
+        await asyncio.to_thread(_write_receipt, medium, outcome, receipt_to)
     return outcome
 
 

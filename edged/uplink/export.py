@@ -12,7 +12,7 @@ from edged.errors import EdgedError, ExitCode
 from edged.ops.stick_folder import ExportWriter, gateway_folder, remove_parts
 from edged.sync import ranges, stick
 from edged.sync.envelope import Refusal, seal
-from edged.sync.protocol import BATCH_ROWS_MAX, VERSION, Hello, Stream
+from edged.sync.protocol import BATCH_ROWS_MAX, BODY_MAX_BYTES, VERSION, Hello, Stream
 from edged.sync.stick import Contents, Manifest, StickFile
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 ORDER: tuple[Stream, ...] = ("alarm", "health", "result", "telemetry")
 PROBES_MAX = 256  # starts of the daemon that the hub compares, to see whether the store is an old copy
+FIRST_ROWS = 500  # of the first batch: rows may be images
+FULL_BYTES = BODY_MAX_BYTES * 3 // 4  # the next rows may be larger than these
+GROWTH_MAX = 8
 LINE_BYTES = 400  # of a file in the manifest, more than any needs
 RESERVE_BYTES = 131_072  # for the manifest's head with its probes, and for the file system's own books
 
@@ -93,13 +96,13 @@ def numbers(parts: Iterable[Wanted]) -> int:
 
 
 class Batches:
-    """The wanted numbers as batches: as many rows at once as a batch may hold, fewer where rows are large."""
+    """The wanted numbers as batches: as many rows at once as fill a batch, judged by the one before it."""
 
     def __init__(self, outward: Outward, site: str, gateway: str) -> None:
         self._outward = outward
         self._site = site
         self._gateway = gateway
-        self._limit = BATCH_ROWS_MAX
+        self._limit = FIRST_ROWS
         self.too_large = 0
 
     def of(self, part: Wanted) -> Iterator[tuple[BatchHeader, bytes]]:
@@ -126,7 +129,10 @@ class Batches:
                 raise
             self._limit = max(1, limit // 2)
             return None
-        self._limit = min(BATCH_ROWS_MAX, self._limit * 2)
+        if piece.rows is not None:
+            n = piece.last - piece.first + 1
+            fitting = n * FULL_BYTES // len(sealed[1])
+            self._limit = max(1, min(fitting, n * GROWTH_MAX, BATCH_ROWS_MAX))
         return sealed
 
 

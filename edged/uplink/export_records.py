@@ -60,7 +60,7 @@ class ExportRecords:
 
     def all(self) -> list[ExportRecord]:
         """Oldest first. A record that cannot be read is left out: its numbers are exported again."""
-        found = [self.find(path.stem) for path in sorted(self._folder.glob("*.json"))]
+        found = [self.find(name) for name in self._names()]
         return [record for record in found if record is not None]
 
     def find(self, export_id: str) -> ExportRecord | None:
@@ -73,7 +73,7 @@ class ExportRecords:
             return None
 
     def next_number(self) -> int:
-        return 1 + max((stick.number_of(record.export_id) for record in self.all()), default=0)
+        return 1 + max(map(stick.number_of, self._names()), default=0)
 
     def add(self, manifest: Manifest, signed: bytes) -> None:
         """Remember an export that is whole on its stick; the oldest beyond `RECORDS_MAX` is forgotten."""
@@ -85,13 +85,17 @@ class ExportRecords:
             held=stick.as_home(stick.contents(manifest.files)),
         )
         self._write(record)
-        for oldest in self.all()[:-RECORDS_MAX]:
-            self._path(oldest.export_id).unlink()
+        for oldest in self._names()[:-RECORDS_MAX]:
+            self._path(oldest).unlink()
 
     def settle(self, record: ExportRecord, home: tuple[Home, ...]) -> None:
         """A receipt came: what it does not name goes with the next export."""
         arrived = stick.as_home(stick.contents_of((*(record.arrived or ()), *home)))
         self._write(msgspec.structs.replace(record, arrived=arrived))
+
+    def _names(self) -> list[str]:
+        names = [path.stem for path in self._folder.glob("*.json")]
+        return sorted(name for name in names if stick.is_export_id(name))
 
     def _write(self, record: ExportRecord) -> None:
         replace(self._path(record.export_id), msgspec.json.encode(record))

@@ -69,8 +69,9 @@ class StickRig:
     def import_all(self, receipt_to: Path | None = None) -> list[Outcome]:
         """What `edged-hub import` does. Raises `DatabaseAway`."""
 
+        found = list(find_exports(self.medium))
+
         async def work() -> list[Outcome]:
-            found = list(find_exports(self.medium))
             return [await take_one(self.medium, one, importer, receipt_to) for one in found]
 
         importer = Importer(self.database, self.hub, self._key_of, self.clock)
