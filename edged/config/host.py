@@ -8,53 +8,53 @@ from pathlib import Path as FilePath
 
 from edged.config.pipeline import ModelSource
 from edged.config.problems import Finding
-from edged.config.settings import Broker, Config
+from edged.config.settings import Broker, Config, Upstream
 
 MAX_MANIFEST_BYTES = 1_000_000
 
 
-def check_secrets(broker: Broker, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Certificates, key and password can be read, and the key belongs to the certificate."""
+def check_secrets(link: Broker | Upstream, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Certificates, key, password and token can be read, and the key belongs to the certificate."""
     faulty = False
-    for name in ("ca_file", "cert_file", "key_file", "password_file"):
-        file = getattr(broker, name)
+    for name in ("ca_file", "cert_file", "key_file", "password_file", "token_file", "hub_keys_file"):
+        file = getattr(link, name, None)
         fault = file_fault(file) if file else ""
         if fault:
             faulty = True
             yield Finding(
                 (name,), fault, file, allowed="a file that can be read", cure="create it, or check permissions"
             )
-    if broker.password_credential:
+    if link.password_credential:
         folder = environ.get("CREDENTIALS_DIRECTORY")
         where = ("password_credential",)
         if folder is None:
             message = "can be checked by the service only"
-            cure = f"LoadCredential={broker.password_credential}:/path must stand in the unit"
+            cure = f"LoadCredential={link.password_credential}:/path must stand in the unit"
             yield Finding(where, message, cure=cure, note=True)
-        elif fault := file_fault(f"{folder}/{broker.password_credential}"):
-            cure = f"add LoadCredential={broker.password_credential}:/path to the unit"
+        elif fault := file_fault(f"{folder}/{link.password_credential}"):
+            cure = f"add LoadCredential={link.password_credential}:/path to the unit"
             yield Finding(where, fault, allowed="a credential of the service", cure=cure)
-    if broker.tls and not faulty:
-        yield from _check_certificates(broker)
+    if link.tls and not faulty:
+        yield from _check_certificates(link)
 
 
-def _check_certificates(broker: Broker) -> Iterator[Finding]:
+def _check_certificates(link: Broker | Upstream) -> Iterator[Finding]:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if broker.ca_file:
+    if link.ca_file:
         try:
-            context.load_verify_locations(broker.ca_file)
+            context.load_verify_locations(link.ca_file)
         except ssl.SSLError as error:
-            yield Finding(("ca_file",), f"is no certificate: {error.reason or error}", broker.ca_file, allowed="PEM")
-    if broker.cert_file and broker.key_file:
+            yield Finding(("ca_file",), f"is no certificate: {error.reason or error}", link.ca_file, allowed="PEM")
+    if link.cert_file and link.key_file:
         try:
-            context.load_cert_chain(broker.cert_file, broker.key_file, password=_no_password)
+            context.load_cert_chain(link.cert_file, link.key_file, password=_no_password)
         except (ssl.SSLError, ValueError) as error:
             reason = getattr(error, "reason", None) or str(error)
             allowed = "the private key of cert_file, PEM, without a password"
             message = f"does not go with cert_file: {reason}"
-            yield Finding(("key_file",), message, broker.key_file, allowed=allowed)
+            yield Finding(("key_file",), message, link.key_file, allowed=allowed)
 
 
 def _no_password() -> str:

@@ -68,6 +68,8 @@ def examine(
         config = resolve(config, environ)
         findings += [finding.below("status") for finding in check_socket(config.status.socket)]
         findings += [finding.below("broker") for finding in host.check_secrets(config.broker, environ)]
+        if config.upstream is not None:
+            findings += [finding.below("upstream") for finding in host.check_secrets(config.upstream, environ)]
         findings += host.check_models(config) if need_models else ()
         findings += check_windows(config)
     problems = [*merged.problems, *(_problem(finding, merged) for finding in findings if not finding.note)]
@@ -86,6 +88,9 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
     gateway, broker, status = config.gateway, config.broker, config.status
     if not broker.client_id:
         broker = replace(broker, client_id=f"edged-{gateway.site}-{gateway.id}")
+    upstream = config.upstream
+    if upstream is not None and not upstream.client_id:
+        upstream = replace(upstream, client_id=f"edged-up-{gateway.site}-{gateway.id}")
     if not status.socket:
         folder = environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or gateway.state_dir
         status = replace(status, socket=f"{folder}/edged.sock")
@@ -95,7 +100,7 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
         else replace(pipeline, model=replace(pipeline.model, chain=config.hardware.chain))
         for pipeline in config.pipeline
     )
-    return replace(config, broker=broker, status=status, pipeline=pipelines)
+    return replace(config, broker=broker, upstream=upstream, status=status, pipeline=pipelines)
 
 
 def _absolute_paths(table: type, raw: Any, merged: Merged, at: Path) -> None:

@@ -20,39 +20,62 @@ RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
 }
 RULES = "rules"  # no model at all: the last resort at the end of a chain
 _SCHEMES = ("mqtt", "mqtts")
+UPSTREAM_SCHEMES = ("mqtt", "mqtts", "http", "https")
 _LONGEST_SOCKET_PATH = 107  # bytes in sockaddr_un less the closing zero
 
 
 def check_broker(broker: Broker) -> Iterator[Finding]:
     """Address, TLS files and password fit together."""
     yield from check_url("url", broker.url)
-    files = {"ca_file": broker.ca_file, "cert_file": broker.cert_file, "key_file": broker.key_file}
-    for name, file in files.items():
-        if file and not broker.tls:
-            cure = "write mqtts:// in broker.url, or remove it"
-            yield Finding((name,), "has no effect without TLS", file, cure=cure, uses=("url",))
-    if broker.key_file and not broker.cert_file:
-        cure = "name the certificate of this key"
-        yield Finding(("key_file",), "needs cert_file", broker.key_file, cure=cure, uses=("cert_file",))
-    if broker.cert_file and not broker.key_file:
-        cure = "name the private key of this certificate"
-        yield Finding(("cert_file",), "needs key_file", broker.cert_file, cure=cure, uses=("key_file",))
-    if broker.password_file and broker.password_credential:
-        cure = "keep one of password_file and password_credential"
-        yield Finding(("password_credential",), "is a second password", cure=cure, uses=("password_file",))
-    for name in ("password_file", "password_credential"):
-        if getattr(broker, name) and not broker.username:
-            cure = "add username: MQTT 3.1.1 has no password without a user name"
-            yield Finding((name,), "needs username", cure=cure, uses=("username",))
-    if "\0" in broker.client_id + (broker.username or ""):
-        yield Finding(("client_id",), "contains a zero character", cure="MQTT texts must not contain U+0000")
+    yield from _check_tls_files(broker, "mqtts://")
+    yield from _check_password(broker)
 
 
 def check_upstream(upstream: Upstream) -> Iterator[Finding]:
-    """The hub's address; and that this version does not use it yet is said aloud."""
-    yield from check_url("url", upstream.url)
-    cure = "results stay available on the plant's broker"
-    yield Finding((), "is not used by this version: nothing is sent upstream yet", cure=cure, note=True)
+    """Address, TLS files and credentials fit together and to the way that the address names."""
+    yield from check_url("url", upstream.url, UPSTREAM_SCHEMES)
+    yield from _check_tls_files(upstream, "https://" if upstream.http else "mqtts://")
+    yield from _check_password(upstream)
+    if upstream.http:
+        for name in ("username", "password_file", "password_credential"):
+            if given := getattr(upstream, name):
+                cure = "name the token in token_file, or a certificate in cert_file"
+                yield Finding((name,), "has no effect over HTTP", given, cure=cure, uses=("url",))
+    if upstream.token_file and not (upstream.http and upstream.tls):
+        cure = "write https:// in upstream.url, or remove it: without TLS everybody on the way could read the token"
+        yield Finding(("token_file",), "needs https", upstream.token_file, cure=cure, uses=("url",))
+    for index, stream in enumerate(upstream.streams):
+        if stream in upstream.streams[:index]:
+            yield Finding(("streams", index), "stands there twice", stream, cure="name each stream once")
+    if "alarm" not in upstream.streams:
+        cure = 'add "alarm" to upstream.streams'
+        yield Finding(("streams",), "leaves out the alarms", list(upstream.streams), cure=cure, note=True)
+
+
+def _check_tls_files(link: Broker | Upstream, scheme: str) -> Iterator[Finding]:
+    files = {"ca_file": link.ca_file, "cert_file": link.cert_file, "key_file": link.key_file}
+    for name, file in files.items():
+        if file and not link.tls:
+            cure = f"write {scheme} in the url, or remove it"
+            yield Finding((name,), "has no effect without TLS", file, cure=cure, uses=("url",))
+    if link.key_file and not link.cert_file:
+        cure = "name the certificate of this key"
+        yield Finding(("key_file",), "needs cert_file", link.key_file, cure=cure, uses=("cert_file",))
+    if link.cert_file and not link.key_file:
+        cure = "name the private key of this certificate"
+        yield Finding(("cert_file",), "needs key_file", link.cert_file, cure=cure, uses=("key_file",))
+
+
+def _check_password(link: Broker | Upstream) -> Iterator[Finding]:
+    if link.password_file and link.password_credential:
+        cure = "keep one of password_file and password_credential"
+        yield Finding(("password_credential",), "is a second password", cure=cure, uses=("password_file",))
+    for name in ("password_file", "password_credential"):
+        if getattr(link, name) and not link.username:
+            cure = "add username: MQTT 3.1.1 has no password without a user name"
+            yield Finding((name,), "needs username", cure=cure, uses=("username",))
+    if "\0" in link.client_id + (link.username or ""):
+        yield Finding(("client_id",), "contains a zero character", cure="MQTT texts must not contain U+0000")
 
 
 def check_results(results: Results) -> Iterator[Finding]:
@@ -65,9 +88,9 @@ def check_results(results: Results) -> Iterator[Finding]:
         yield Finding(("json",), "switches off the only form of results", False, allowed="true", cure=cure)
 
 
-def check_url(name: str, url: str) -> Iterator[Finding]:
-    """An MQTT address: scheme, host, optional port, and nothing else."""
-    allowed = "mqtt://host[:port] or mqtts://host[:port]"
+def check_url(name: str, url: str, schemes: Sequence[str] = _SCHEMES) -> Iterator[Finding]:
+    """An address: scheme, host, optional port, a path for HTTP, and nothing else."""
+    allowed = " or ".join(f"{scheme}://host[:port]" for scheme in schemes)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -78,8 +101,8 @@ def check_url(name: str, url: str) -> Iterator[Finding]:
         shown = f"{parts.scheme}://…@{parts.hostname}"
         cure = "use username with password_file or password_credential"
         yield Finding((name,), "carries a user or a secret", shown, allowed=allowed, cure=cure)
-    elif parts.scheme not in _SCHEMES:
-        near = difflib.get_close_matches(parts.scheme, _SCHEMES, n=1)
+    elif parts.scheme not in schemes:
+        near = difflib.get_close_matches(parts.scheme, schemes, n=1)
         yield Finding((name,), "has an unknown scheme", url, allowed=allowed, nearest=near[0] if near else "")
     elif not _is_host(parts.hostname or "") or port == 0:
         yield Finding((name,), "names no usable host and port", url, allowed=allowed)
@@ -89,7 +112,8 @@ def check_url(name: str, url: str) -> Iterator[Finding]:
 
 
 def _has_more(parts: SplitResult) -> bool:
-    return parts.path not in {"", "/"} or bool(parts.query or parts.fragment)
+    path_allowed = parts.scheme in {"http", "https"} and not any(char.isspace() for char in parts.path)
+    return not (path_allowed or parts.path in {"", "/"}) or bool(parts.query or parts.fragment)
 
 
 def _is_host(host: str) -> bool:

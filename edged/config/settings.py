@@ -10,7 +10,7 @@ from edged.config.hardware import HardwareClass
 from edged.config.keys import NAME_PATTERN, STRICT_TABLE, Key
 from edged.config.pipeline import Pipeline
 
-DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,20 +234,132 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """The centre; without this table the gateway is fully offline."""
+    """The centre that keeps every row; without this table the gateway is fully offline."""
 
     __pydantic_config__: ClassVar = STRICT_TABLE
 
-    url: Annotated[str, Key("mqtt:// or mqtts:// address of the hub's broker.")]
+    url: Annotated[
+        str,
+        Key("The hub's broker, mqtt:// or mqtts://host:port, or the hub itself, http:// or https://host:port/path."),
+    ]
+    ca_file: Annotated[str | None, Key("Certificates (PEM) that the hub's is checked against.", is_file=True)] = None
+    cert_file: Annotated[str | None, Key("Our certificate (PEM) for mutual TLS.", is_file=True)] = None
+    key_file: Annotated[str | None, Key("Private key (PEM) of our certificate.", is_file=True)] = None
+    username: Annotated[
+        str | None, Key("User name at the broker.", max_chars=1024, why="brokers refuse longer ones")
+    ] = None
+    password_file: Annotated[str | None, Key("File whose first line is the password.", is_file=True)] = None
+    password_credential: Annotated[
+        str | None,
+        Key(
+            "Name of the systemd credential that is the password.",
+            pattern=r"^[A-Za-z0-9_.-]{1,255}$",
+            why="it becomes a file name",
+        ),
+    ] = None
+    token_file: Annotated[str | None, Key("File whose first line is the bearer token for https.", is_file=True)] = None
+    client_id: Annotated[
+        str,
+        Key(
+            "MQTT client id; absent: edged-up-{site}-{id}.",
+            max_chars=256,
+            why="unique on the broker: two clients with one id throw each other out",
+        ),
+    ] = ""
+    protocol: Annotated[
+        Literal["auto", "5", "3.1.1"], Key("MQTT version; auto: 5, and 3.1.1 when the broker refuses it.")
+    ] = "auto"
+    streams: Annotated[
+        tuple[Literal["alarm", "result", "health", "telemetry"], ...],
+        Key(
+            "What is sent home. Telemetry are the events as they came: many times the bytes of the results.",
+            min_items=1,
+            why="a table that sends nothing is a mistake",
+        ),
+    ] = ("alarm", "result", "health")
     rate_limit_kbit_s: Annotated[
         int,
         Key(
-            "Most bandwidth that the backlog may take.",
+            "Most bandwidth that sending may take. Alarms count, but never wait for it.",
             why="below 8 kbit/s a batch takes minutes; above 10 Gbit/s it is no limit",
             ge=8,
             le=10_000_000,
         ),
     ] = 256
+    window: Annotated[
+        int,
+        Key(
+            "Batches on their way at once; one place is kept for alarms.",
+            why="with one an alarm waits for the backlog; each may take 1 MB of memory",
+            unit="batches",
+            ge=2,
+            le=8,
+        ),
+    ] = 4
+    live_interval_ms: Annotated[
+        int,
+        Key(
+            "How long new results gather before they leave together. Alarms leave at once.",
+            why="0 sends a batch per commit; beyond a minute live is not live",
+            ge=0,
+            le=60_000,
+        ),
+    ] = 1000
+    reconnect_spread_s: Annotated[
+        int,
+        Key(
+            "After a connect the backlog waits a random part of this time; the hub may ask for more.",
+            why="0 lets a fleet return at once; beyond an hour nothing would ever come home",
+            ge=0,
+            le=3600,
+        ),
+    ] = 30
+    health_interval_s: Annotated[
+        int,
+        Key(
+            "Time between two samples of the health in the stream `health`.",
+            why="each is a row that is kept and sent; a day without one looks like a dead gateway",
+            ge=10,
+            le=86_400,
+        ),
+    ] = 300
+    receiver: Annotated[
+        str | None,
+        Key(
+            "Identity of the only hub whose answers count; absent: the first one that answers.",
+            max_chars=128,
+            why="the protocol carries no longer names",
+        ),
+    ] = None
+    hub_keys_file: Annotated[
+        str | None, Key("Public keys of the hub, for `edged store export` to a stick.", is_file=True)
+    ] = None
+
+    @property
+    def tls(self) -> bool:
+        """True when the link is encrypted."""
+        return urlsplit(self.url).scheme in {"mqtts", "https"}
+
+    @property
+    def http(self) -> bool:
+        """True when batches are posted to the hub itself, False when they go through a broker."""
+        return urlsplit(self.url).scheme in {"http", "https"}
+
+    @property
+    def host(self) -> str:
+        """Host name or address, without brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """TCP port, by default the one of the scheme."""
+        parts = urlsplit(self.url)
+        return parts.port or DEFAULT_PORTS[parts.scheme]
+
+    @property
+    def path(self) -> str:
+        """What stands before the paths of the protocol, without a slash at its end; empty over MQTT."""
+        return urlsplit(self.url).path.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edged.mqtt.settings import LinkSettings, TlsSettings
 
 if TYPE_CHECKING:
-    from edged.config.settings import Broker, Config
+    from edged.config.settings import Broker, Config, Upstream
 
 PACKET_OVERHEAD_BYTES = 70_000  # a topic has at most 65 535 bytes; what is left are properties
 
@@ -17,17 +17,13 @@ PACKET_OVERHEAD_BYTES = 70_000  # a topic has at most 65 535 bytes; what is left
 def link_settings(config: Config, will: bytes) -> LinkSettings:
     """The link of this configuration; passwords are read at each connect, so that a rotated one is used."""
     broker = config.broker
-    tls = None
-    if broker.tls:
-        ca, cert, key = (Path(name) if name else None for name in (broker.ca_file, broker.cert_file, broker.key_file))
-        tls = TlsSettings(ca, cert, key)
     return LinkSettings(
         host=broker.host,
         port=broker.port,
         client_id=broker.client_id,
-        tls=tls,
+        tls=tls_settings(broker),
         username=broker.username,
-        password=_password(broker),
+        password=password_of(broker),
         protocol=broker.protocol,
         keep_alive_s=broker.keep_alive_s,
         session_expiry_s=broker.session_expiry_s,
@@ -43,9 +39,18 @@ def link_settings(config: Config, will: bytes) -> LinkSettings:
     )
 
 
-def _password(broker: Broker) -> Path | None:
-    if broker.password_file:
-        return Path(broker.password_file)
-    if broker.password_credential:
-        return Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / broker.password_credential
+def tls_settings(link: Broker | Upstream) -> TlsSettings | None:
+    """The TLS files of an address that asks for TLS; None for one that does not."""
+    if not link.tls:
+        return None
+    ca, cert, key = (Path(name) if name else None for name in (link.ca_file, link.cert_file, link.key_file))
+    return TlsSettings(ca, cert, key)
+
+
+def password_of(link: Broker | Upstream) -> Path | None:
+    """The file that the password stands in."""
+    if link.password_file:
+        return Path(link.password_file)
+    if link.password_credential:
+        return Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / link.password_credential
     return None

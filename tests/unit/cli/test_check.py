@@ -34,10 +34,10 @@ def test_every_problem_is_a_block_and_the_exit_code_says_configuration(edged: Ed
 
 
 def test_notes_are_shown_and_do_no_harm(edged: Edged, file: Path) -> None:
-    file.write_text(VALID + '\n[upstream]\nurl = "mqtts://hub.example"\n', encoding="utf-8")
+    file.write_text(VALID + '\n[upstream]\nurl = "mqtts://hub.example"\nstreams = ["result"]\n', encoding="utf-8")
     ran = edged("check", "-c", file)
     assert ran.code == ExitCode.OK
-    assert ran.out.startswith(f"note: {file}: upstream:")
+    assert ran.out.startswith(f"note: {file}: upstream.streams:")
 
 
 def test_json_carries_the_same_for_machines(edged: Edged, file: Path) -> None:

@@ -40,8 +40,8 @@ def test_the_contract_example_loads_as_it_stands_given_the_model_files(tmp_path:
     assert pipeline.model.chain == ("openvino:cpu", "onnxruntime:cpu", "rules")
     assert pipeline.output.alarm[0].effective_code == "bearing"
     assert report.config.upstream is not None
+    assert report.config.upstream.client_id == "edged-up-lyon-gw-01"
     assert [note.key for note in report.notes] == [
-        "upstream",
         "pipeline[pump].model.slot",
         "pipeline[pump].model.chain",
     ]
@@ -57,7 +57,8 @@ def test_the_example_is_the_one_of_the_contract() -> None:
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_a_ready_example_has_no_problem_but_the_files_it_needs(file: Path) -> None:
     report = examine([file], environ={}, need_models=False)
-    missing = {"broker.ca_file", "broker.cert_file", "broker.key_file"} if file.stem == "tls" else set()
+    table = {"tls": "broker", "upstream": "upstream"}.get(file.stem)
+    missing = {f"{table}.{name}" for name in ("ca_file", "cert_file", "key_file") if table}
     assert set(keys(report)) == missing
 
 

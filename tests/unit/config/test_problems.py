@@ -19,6 +19,12 @@ CHAIN = 'chain = ["onnxruntime:cpu"]'
 MODEL = 'path = "pump.onnx"'
 ANOMALY = (KIND, 'kind = "anomaly"\nthreshold = 0.5')
 
+
+def upstream(text: str) -> tuple[tuple[str, str], ...]:
+    """The change that adds [upstream] with these keys."""
+    return (("[security]", f"[upstream]\n{text}\n[security]"),)
+
+
 # (change, key below pipeline[pump] or from the root, a part of the message)
 MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
     # types, bounds, words
@@ -105,7 +111,27 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
     ),
     "sparkplug": ((("[security]", "[results]\nsparkplug = true\n[security]"),), "results.sparkplug", "not built in"),
     "no results": ((("[security]", "[results]\njson = false\n[security]"),), "results.json", "only form"),
-    "upstream url": ((("[security]", '[upstream]\nurl = "http://hub"\n[security]'),), "upstream.url", "scheme"),
+    "upstream url": (upstream('url = "ftp://hub"'), "upstream.url", "scheme"),
+    "upstream query": (upstream('url = "https://hub/a?b"'), "upstream.url", "query"),
+    "upstream space": (upstream('url = "https://hub/a b"'), "upstream.url", "path"),
+    "upstream topic": (upstream('url = "mqtt://hub/a"'), "upstream.url", "path"),
+    "upstream ca": (upstream('url = "http://hub"\nca_file = "ca.pem"'), "upstream.ca_file", "without TLS"),
+    "upstream user": (upstream('url = "https://hub"\nusername = "u"'), "upstream.username", "no effect over HTTP"),
+    "token over MQTT": (upstream('url = "mqtts://hub"\ntoken_file = "ca.pem"'), "upstream.token_file", "needs https"),
+    "token in the clear": (
+        upstream('url = "http://hub"\ntoken_file = "ca.pem"'),
+        "upstream.token_file",
+        "needs https",
+    ),
+    "stream twice": (
+        upstream('url = "mqtt://hub"\nstreams = ["alarm", "health", "alarm"]'),
+        "upstream.streams[2]",
+        "twice",
+    ),
+    "no stream": (upstream('url = "mqtt://hub"\nstreams = []'), "upstream.streams", "not allowed"),
+    "unknown stream": (upstream('url = "mqtt://hub"\nstreams = ["results"]'), "upstream.streams[0]", "not allowed"),
+    "no window": (upstream('url = "mqtt://hub"\nwindow = 1'), "upstream.window", "not allowed"),
+    "missing token": (upstream('url = "https://hub"\ntoken_file = "none"'), "upstream.token_file", "does not exist"),
     "hardware chain": ((("[security]", '[hardware]\nchain = ["x:cpu"]\n[security]'),), "hardware.chain[0]", "no known"),
     # topics and device
     "inner wildcard": (((TOPICS, 'topics = ["plant/#/pump/+"]'),), "topics[0]", "#"),
