@@ -23,7 +23,7 @@ VERBS = {
     "check": "Check the configuration and list every problem.",
     "schema": "Print the JSON Schema of the configuration.",
     "status": "Show what the running daemon is doing.",
-    "store": "Look into the store: stats, verify.",
+    "store": "Look into the store, and carry it home on a stick: stats, verify, export.",
     "demo": "Show a simulated plant, a broker, the daemon and a SCADA view.",
     "version": "Print versions.",
 }

@@ -26,3 +26,13 @@ def config_option(function: F) -> F:
 def json_option(function: F) -> F:
     """--json; the command receives `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(function)
+
+
+def state_dir_option(function: F) -> F:
+    """--state-dir DIR; the command receives `state_dir: Path | None`."""
+    return click.option(
+        "--state-dir",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Folder of the store, instead of the configured gateway.state_dir.",
+    )(function)

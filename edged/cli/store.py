@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from edged.cli.options import config_option, json_option
+from edged.cli.options import config_option, json_option, state_dir_option
+from edged.cli.stick import export, identity, import_receipt
 from edged.errors import ExitCode
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def state_dir_option(function: F) -> F:
-    """--state-dir DIR; the command receives `state_dir: Path | None`."""
-    return click.option(
-        "--state-dir",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Folder of the store, instead of the configured gateway.state_dir.",
-    )(function)
 
 
 @click.group("store")
 def store() -> None:
-    """Look into the store, whether the daemon runs or not. Nothing is changed.
+    """Look into the store, and carry it home on a stick, whether the daemon runs or not. No row is changed.
 
     \b
     Example:
       edged store stats
     """
+
+
+store.add_command(export)
+store.add_command(import_receipt)
+store.add_command(identity)
 
 
 @store.command("stats")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edged.errors import EdgedError, ExitCode
+from edged.hub.verbs import config_option, json_option
 
 if TYPE_CHECKING:
     from edged.hub.settings import HubConfig
@@ -36,20 +37,9 @@ class AwayForImport(EdgedError):
     exit_code = ExitCode.UNAVAILABLE
 
 
-def config_option(function: Any) -> Any:
-    """--config FILE; the command receives `config: Path | None`."""
-    return click.option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="Configuration, instead of /etc/edged-hub/hub.toml.",
-    )(function)
-
-
 @click.command("keys")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def keys(config: Path | None, as_json: bool) -> int:
     """Show this hub's public key, which gateways need to seal sticks to it; made on first use.
 
@@ -77,7 +67,7 @@ def keys(config: Path | None, as_json: bool) -> int:
     help="Write the receipts here, too: for a stick that cannot be written, or receipts that go another way.",
 )
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def import_stick(medium: Path, receipt_to: Path | None, config: Path | None, as_json: bool) -> int:
     """Take every export on a stick, and write a signed receipt beside each. Doing it again changes nothing.
 
@@ -118,7 +108,8 @@ def _find(medium: Path) -> list[Found]:
 
 
 async def _import(config: HubConfig, medium: Path, found: Sequence[Found], receipt_to: Path | None) -> list[Outcome]:
-    from edged.hub.database.opening import open_database
+    from edged.hub.configuration import database_url
+    from edged.hub.database.opening import migrate, open_database
     from edged.hub.ports import DatabaseAway
     from edged.hub.stick import Importer
     from edged.ops.clock import SystemClock
@@ -126,7 +117,9 @@ async def _import(config: HubConfig, medium: Path, found: Sequence[Found], recei
 
     secret = hub_secret(Path(config.hub.state_dir))
     try:
-        database = await open_database(config.database.url)
+        if config.database.migrate_at_start:
+            await migrate(database_url(config))
+        database = await open_database(database_url(config))
         try:
             importer = Importer(database, secret, partial(_key_of, config), SystemClock())
             return [await take_one(medium, one, importer, receipt_to) for one in found]
@@ -149,8 +142,7 @@ def _key_of(config: HubConfig, site: str, gateway: str) -> GatewayKey:
 
     if not allowed(Sender(site, gateway), config.gateways.allow, config.hub.sites):
         raise StickRefused("foreign_gateway", f"the configuration does not allow rows of {site}/{gateway}")
-    folder = Path(config.gateways.keys_dir or Path(config.hub.state_dir) / "keys")
-    return gateway_key(folder, site, gateway)
+    return gateway_key(Path(config.gateways.keys_dir), site, gateway)
 
 
 async def take_one(medium: Path, found: Found, importer: Importer, receipt_to: Path | None) -> Outcome:
