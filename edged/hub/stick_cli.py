@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edged.hub.settings import HubConfig
     from edged.hub.stick import Importer, Outcome
     from edged.ops.stick_folder import Found
-    from edged.sync.keys import GatewayKey
+    from edged.sync.keys import GatewayKey, HubSecret
 
 EXPORTS_MAX = 10_000  # on one stick
 
@@ -77,11 +77,13 @@ def import_stick(medium: Path, receipt_to: Path | None, config: Path | None, as_
     Example:
       edged-hub import /media/stick
     """
-    from edged.hub.configuration import load
+    from edged.hub.configuration import database_url, load
+    from edged.ops.stick_keys import hub_secret
 
     loaded = load(config)
     found = _find(medium)
-    outcomes = asyncio.run(_import(loaded, medium, found, receipt_to))
+    secret, url = hub_secret(Path(loaded.hub.state_dir)), database_url(loaded)
+    outcomes = asyncio.run(_import(loaded, secret, url, medium, found, receipt_to))
     if as_json:
         click.echo(json.dumps([_facts(outcome) for outcome in outcomes], indent=2))
     else:
@@ -107,19 +109,18 @@ def _find(medium: Path) -> list[Found]:
     return found
 
 
-async def _import(config: HubConfig, medium: Path, found: Sequence[Found], receipt_to: Path | None) -> list[Outcome]:
-    from edged.hub.configuration import database_url
+async def _import(
+    config: HubConfig, secret: HubSecret, url: str, medium: Path, found: Sequence[Found], receipt_to: Path | None
+) -> list[Outcome]:
     from edged.hub.database.opening import migrate, open_database
     from edged.hub.ports import DatabaseAway
     from edged.hub.stick import Importer
     from edged.ops.clock import SystemClock
-    from edged.ops.stick_keys import hub_secret
 
-    secret = hub_secret(Path(config.hub.state_dir))
     try:
         if config.database.migrate_at_start:
-            await migrate(database_url(config))
-        database = await open_database(database_url(config))
+            await migrate(url)
+        database = await open_database(url)
         try:
             importer = Importer(database, secret, partial(_key_of, config), SystemClock())
             return [await take_one(medium, one, importer, receipt_to) for one in found]
