@@ -15,7 +15,7 @@ from edged.errors import BugError
 from edged.messages import ResultColumns, ResultContext
 from edged.sync import packing
 from edged.sync.frame import Frame, spread
-from edged.sync.nodes import Count, Node
+from edged.sync.nodes import LEAST, MOST, Count, Node
 from edged.sync.plans import PLANS, Columns, Plan, group_codes
 from edged.sync.protocol import BATCH_ROWS_MAX, Stream
 from edged.sync.unpacking import indices, parts, read
@@ -57,8 +57,11 @@ def encode_rows(stream: Stream, rows: Columns) -> bytes:
     frame.group(packing.coded(columns[plan.group], table), len(table))
     calls, frame.call_rows = packing.run_lengths(list(zip(*(columns[name] for name in plan.calls), strict=True)))
     frame.columns = dict(zip(plan.calls, map(list, zip(*calls, strict=True)), strict=True))
-    for name, (write, _) in plan.columns.items():
-        body[name] = write(frame.columns.get(name) or columns[name], frame).make()
+    for name, column in plan.columns.items():
+        values = frame.columns.get(name) or columns[name]
+        if int in column.types and not _is_64_bit(values):
+            raise BugError(f"encoding rows of stream {stream}: an integer in {name} has more than 64 bits")
+        body[name] = column.write(values, frame).make()
     text = msgspec.json.encode(
         Body(
             len(table),
@@ -85,6 +88,8 @@ def decode_rows(stream: Stream, data: bytes, n: int) -> Columns:
 
 
 def _decoded(plan: Plan, body: Body, n: int) -> Columns:
+    if not (1 <= body.groups <= n and 1 <= body.calls <= n):
+        raise ValueError(f"{body.groups} groups and {body.calls} calls of {n} rows")
     frame = Frame(n)
     frame.call_rows = parts(body.call_rows, body.calls, frame, n)
     frame.group(indices(body.group, n, frame, body.groups), body.groups)
@@ -95,8 +100,8 @@ def _decoded(plan: Plan, body: Body, n: int) -> Columns:
         values = read(node, plan.length(name, frame), frame)
         if not column.types.issuperset(map(type, values)):
             raise ValueError(f"column {name}: expected {column.types}, got {set(map(type, values)) - column.types}")
-        if int in column.types:
-            _require_64_bits(name, values)
+        if int in column.types and not _is_64_bit(values):
+            raise ValueError(f"column {name}: an integer has more than 64 bits")
         frame.columns[name] = values
     columns = {name: _rows_of(plan, name, frame) for name in plan.columns}
     if plan.type is not ResultColumns:
@@ -113,10 +118,9 @@ def _rows_of(plan: Plan, name: str, frame: Frame) -> list[Any]:
     return spread(values, frame.call_rows) if name in plan.calls else values
 
 
-def _require_64_bits(name: str, values: list[int | None]) -> None:
+def _is_64_bit(values: list[int | None]) -> bool:
     there = [value for value in values if value is not None]
-    if there and not -(2**63) <= min(there) <= max(there) < 2**63:
-        raise ValueError(f"column {name}: an integer has more than 64 bits")
+    return not there or LEAST <= min(there) <= max(there) <= MOST
 
 
 def _require_few_entries(text: bytes) -> None:

@@ -10,7 +10,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+LEAST, MOST = -(2**63), 2**63 - 1
+
+Int = Annotated[int, Meta(ge=LEAST, le=MOST)]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
 Scalar = Int | str | None  # floats are written as the integers that they are made of: exact, and smaller
 
@@ -31,13 +33,12 @@ class Plain(msgspec.Struct, array_like=True, frozen=True, tag="plain"):
 
 
 class Digits(msgspec.Struct, array_like=True, frozen=True, tag="digits"):
-    """Integers low + step × x. text: the digits of all x to base 64, first all highest ones, and the lowest ones last.
+    """Integers low + x. text: the digits of all x to base 64, first all highest ones, and the lowest ones last.
 
     Digits of one place stand together, because they resemble each other and zstd then finds what they have in common.
     """
 
     low: Int
-    step: Int
     width: Annotated[int, Meta(ge=1, le=DIGITS_WIDTH_MAX)]
     text: str
 
@@ -55,6 +56,13 @@ class Deltas(msgspec.Struct, array_like=True, frozen=True, tag="deltas"):
 
     first: Int
     rest: Node
+
+
+class Times(msgspec.Struct, array_like=True, frozen=True, tag="times"):
+    """Integers that have a common factor."""
+
+    factor: Int
+    values: Node
 
 
 class ZigZag(msgspec.Struct, array_like=True, frozen=True, tag="zigzag"):
@@ -179,7 +187,7 @@ class Dicts(msgspec.Struct, array_like=True, frozen=True, tag="dicts"):
     keys: list[Annotated[int, Meta(ge=-1, le=2**31)]]
     names: list[str]
     codes: Node
-    cells: list[Node]
+    cells: list[Node | Lists]
 
 
 class Lists(msgspec.Struct, array_like=True, frozen=True, tag="lists"):
@@ -191,6 +199,6 @@ class Lists(msgspec.Struct, array_like=True, frozen=True, tag="lists"):
 
 
 Node = (
-    Const | Plain | Digits | Runs | Deltas | ZigZag | Words | Tuples | Recent | Some | Float32 | Float64 | Decimal
-    | ByCall | ByGroup | OfGroup | GroupDeltas | Beside | Chain | Utf8 | Base64 | Dicts | Lists
+    Const | Plain | Digits | Runs | Deltas | Times | ZigZag | Words | Tuples | Recent | Some | Float32 | Float64
+    | Decimal | ByCall | ByGroup | OfGroup | GroupDeltas | Beside | Chain | Utf8 | Base64 | Dicts
 )  # fmt: skip

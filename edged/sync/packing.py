@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
-from math import gcd, log2
+from math import gcd, inf, log2
 from operator import itemgetter, ne, sub
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from edged.errors import BugError
 from edged.sync.digits import to_digits
 from edged.sync.nodes import (
     DIGITS_WIDTH_MAX,
+    LEAST,
+    MOST,
     VALUES_MAX,
     Base64,
     Const,
@@ -33,6 +35,7 @@ from edged.sync.nodes import (
     Recent,
     Runs,
     Some,
+    Times,
     Tuples,
     Utf8,
     Words,
@@ -64,15 +67,18 @@ def cheapest(*choices: Choice | None) -> Choice:
 
 def integers(values: list[int], *, recent: bool = False) -> Choice:
     """recent: look for values that come again soon."""
-    if not values or min(values) == max(values):
-        return Choice(_NODE_BITS, lambda: Const(values[0] if values else 0))
-    return cheapest(as_they_are(values), _runs(values), _deltas(values), _recent(values) if recent else None)
+    plain = as_they_are(values)
+    if not values or min(values) == max(values) or plain.bits == inf:
+        return plain
+    return cheapest(plain, _runs(values), _deltas(values), _recent(values) if recent else None)
 
 
 def as_they_are(values: list[int]) -> Choice:
     """The integers, with nothing looked for between them."""
     n = len(values)
     low, high = (min(values), max(values)) if values else (0, 0)
+    if low < LEAST or high > MOST:
+        return Choice(inf, _impossible)
     if low == high:
         return Choice(_NODE_BITS, lambda: Const(low))
     span = high - low
@@ -83,9 +89,18 @@ def as_they_are(values: list[int]) -> Choice:
         if span < _FEW:
             return Choice(bits, plain.make)
         return Choice(bits + _WORD_BITS * len(distinct), lambda: _words(values))
-    if low < 0:
+    if (factor := _common_factor(values)) > 1:
+        inner = as_they_are([value // factor for value in values])
+        return Choice(inner.bits, lambda: Times(factor, inner.make()))
+    if low >= 0:
+        return cheapest(plain, Choice(_NODE_BITS + _magnitudes(values), lambda: _digits(values, 0, high)))
+    if max(-low, high) <= MOST // 2:  # the sign takes a bit
         return cheapest(plain, Choice(_NODE_BITS + n + _magnitudes(values), lambda: _zigzag(values)))
-    return cheapest(plain, Choice(_NODE_BITS + _magnitudes(values), lambda: _digits(values, 0, high)))
+    return plain
+
+
+def _impossible() -> Node:
+    raise BugError("a column holds an integer of more than 64 bits")
 
 
 def _entropy(values: Sequence[Any]) -> float:
@@ -100,17 +115,16 @@ def _magnitudes(values: list[int]) -> float:
     return sum(count * (max(size - 1, 0) + log2(n / count)) for size, count in sizes.items())
 
 
+def _common_factor(values: list[int]) -> int:
+    factor = gcd(*values[:_SAMPLE])
+    return factor if factor == 1 else gcd(*values)
+
+
 def _digits(values: list[int], low: int, high: int) -> Node:
-    step = gcd(*[value - low for value in values[:_SAMPLE]])
-    if step != 1:
-        step = gcd(*[value - low for value in values])
-    span = (high - low) // step
-    width = max(1, -(-span.bit_length() // 6))
+    width = max(1, -(-(high - low).bit_length() // 6))
     if width > DIGITS_WIDTH_MAX:
         return Plain(list(values))
-    if low or step != 1:
-        values = [(value - low) // step for value in values]
-    return Digits(low, step, width, to_digits(values, width))
+    return Digits(low, width, to_digits([value - low for value in values] if low else values, width))
 
 
 def _words(values: list[int]) -> Node:
@@ -119,7 +133,7 @@ def _words(values: list[int]) -> Node:
 
 
 def _zigzag(values: list[int]) -> Node:
-    return ZigZag(integers([2 * value if value >= 0 else -2 * value - 1 for value in values]).make())
+    return ZigZag(as_they_are([2 * value if value >= 0 else -2 * value - 1 for value in values]).make())
 
 
 def _deltas(values: list[int]) -> Choice | None:
@@ -268,7 +282,7 @@ def objects(values: list[Any]) -> Choice:
     shapes = [None if value is None else (*value, *map(type, value.values())) for value in values]
     table = list(dict.fromkeys(shapes))
     codes = integers(coded(shapes, table))
-    keys, names, cells = [], [], []
+    keys, names, cells = [], [], list[Node | Lists]()
     count = 0
     for shape in table:
         of_shape = [value for value, its in zip(values, shapes, strict=True) if its == shape]
@@ -277,18 +291,14 @@ def objects(values: list[Any]) -> Choice:
         for name in shape[:width] if shape else ():
             names.append(name)
             column = [value[name] for value in of_shape]
-            count += len(column)
-            if type(column[0]) is list:
-                count += sum(map(len, column))
-                cells.append(_lists(column))
-            else:
-                cells.append(floats(column))
-    if count > VALUES_MAX:
-        raise ValueError(f"{count} numbers in `values`, at most {VALUES_MAX} are allowed")
-    return Choice(codes.bits, lambda: Dicts(keys, names, codes.make(), [cell.make() for cell in cells]))
+            is_list = type(column[0]) is list
+            count += len(column) + (sum(map(len, column)) if is_list else 0)
+            if count > VALUES_MAX:
+                raise ValueError(f"more than {VALUES_MAX} numbers in `values`")
+            cells.append(_lists(column) if is_list else floats(column).make())
+    return Choice(codes.bits, lambda: Dicts(keys, names, codes.make(), cells))
 
 
-def _lists(values: list[list[float]]) -> Choice:
-    lengths, inner = integers(list(map(len, values))), floats(list(chain.from_iterable(values)))
-    count = sum(map(len, values))
-    return Choice(lengths.bits + inner.bits, lambda: Lists(count, lengths.make(), inner.make()))
+def _lists(values: list[list[float]]) -> Lists:
+    flat = list(chain.from_iterable(values))
+    return Lists(len(flat), integers(list(map(len, values))).make(), floats(flat).make())

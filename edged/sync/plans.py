@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from edged.messages import RecordColumns, ResultColumns, TelemetryColumns
 from edged.sync import packing
 from edged.sync.frame import Frame, gather, spread
-from edged.sync.nodes import Beside, ByCall, ByGroup, Chain, GroupDeltas, Node, OfGroup
+from edged.sync.nodes import LEAST, MOST, Beside, ByCall, ByGroup, Chain, GroupDeltas, Node, OfGroup
 from edged.sync.packing import Choice
 from edged.sync.protocol import Stream
 
@@ -113,6 +113,8 @@ def _wall(mono: str) -> Writer:
     def written(values: list[Any], frame: Frame) -> Choice:
         monos = frame.columns[mono]
         offset = max(wall * 1_000_000 - ns for wall, ns in zip(values, monos, strict=True))
+        if not LEAST <= offset <= MOST:
+            return packing.integers(values)
         rest = packing.integers([wall - (ns + offset) // 1_000_000 for wall, ns in zip(values, monos, strict=True)])
         beside = Choice(rest.bits, lambda: Beside([mono], 1, offset, 1_000_000, rest.make()))
         return packing.cheapest(packing.integers(values), beside)

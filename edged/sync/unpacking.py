@@ -35,6 +35,7 @@ from edged.sync.nodes import (
     Recent,
     Runs,
     Some,
+    Times,
     Tuples,
     Utf8,
     Words,
@@ -100,19 +101,21 @@ def _plain(node: Plain, n: int, frame: Frame) -> list[Any]:
 
 def _digits(node: Digits, n: int, frame: Frame) -> list[int]:
     values = from_digits(node.text, node.width, n)
-    low, step = node.low, node.step
-    if step != 1:
-        return [low + step * value for value in values]
-    return [low + value for value in values] if low else values
+    return [node.low + value for value in values] if node.low else values
 
 
 def _runs(node: Runs, n: int, frame: Frame) -> list[Any]:
-    frame.spend(node.count)
+    if node.count > n:
+        raise ValueError(f"{node.count} runs in {n} entries")
     return spread(read(node.values, node.count, frame), parts(node.lengths, node.count, frame, n))
 
 
 def _deltas(node: Deltas, n: int, frame: Frame) -> list[int]:
     return list(accumulate(integers(node.rest, n - 1, frame), initial=node.first)) if n else []
+
+
+def _times(node: Times, n: int, frame: Frame) -> list[int]:
+    return [node.factor * value for value in integers(node.values, n, frame)]
 
 
 def _zigzag(node: ZigZag, n: int, frame: Frame) -> list[int]:
@@ -133,7 +136,6 @@ def _tuples(node: Tuples, n: int, frame: Frame) -> list[tuple[str, ...]]:
 
 def _recent(node: Recent, n: int, frame: Frame) -> list[Any]:
     codes = indices(node.codes, n, frame, n)
-    frame.spend(node.count)
     if codes.count(0) != node.count:
         raise ValueError(f"{node.count} fresh values for {codes.count(0)} places")
     fresh = iter(read(node.fresh, node.count, frame))
@@ -242,7 +244,7 @@ def _objects(names: tuple[str, ...], columns: list[list[Any]], count: int) -> It
     return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
-def _cell(node: Node, n: int, frame: Frame) -> list[Any]:
+def _cell(node: Node | Lists, n: int, frame: Frame) -> list[Any]:
     if isinstance(node, Lists):
         return _lists(node, n, frame)
     return floats(node, n, frame)
@@ -273,6 +275,7 @@ _READ: dict[type, Callable[[Any, int, Frame], list[Any]]] = {
     Digits: _digits,
     Runs: _runs,
     Deltas: _deltas,
+    Times: _times,
     ZigZag: _zigzag,
     Words: _words,
     Tuples: _tuples,
