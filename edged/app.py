@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from edged.policy.mode import ModeState
     from edged.ports import Clock, SessionInfo
     from edged.store.values import SalvageReport
+    from edged.sync.protocol import StreamExtent
+    from edged.uplink.receipts import ReceiptFolder
     from edged.uplink.supervisor import Uplink
 
 CLOSE_STORE_S = 3.0
@@ -166,7 +168,7 @@ class App:
         self.snapshots = Snapshots(
             self.engine, self.devices, self.journal, clock, self.log, config.store.snapshot_interval_s
         )
-        self.homeward = Homeward(self.engine, self.log, self.on_failure)
+        self.homeward = Homeward(self.engine, self.log, self.on_failure, self._receipts(config))
         self.report = Report(
             self.engine,
             self.devices,
@@ -199,6 +201,22 @@ class App:
         self.engine.attach(self.link)
         if config.upstream is not None:
             self._connect_upstream(config, config.upstream)
+
+    def _receipts(self, config: Config) -> ReceiptFolder | None:
+        """Where receipts of sticks are laid; None where the configuration trusts no hub's keys."""
+        if config.upstream is None or config.upstream.hub_keys_file is None:
+            return None
+        from edged.store.outward import OutwardStore
+        from edged.uplink.receipts import ReceiptFolder
+
+        state_dir = Path(config.gateway.state_dir)
+
+        def extents() -> Sequence[StreamExtent]:
+            with closing(OutwardStore(state_dir)) as outward:
+                return outward.extents()
+
+        keys_file = Path(config.upstream.hub_keys_file)
+        return ReceiptFolder(state_dir, keys_file, config.gateway.site, config.gateway.id, extents)
 
     def _connect_upstream(self, config: Config, upstream: Upstream) -> None:
         from edged.uplink.supervisor import Uplink  # most gateways without a centre never need it

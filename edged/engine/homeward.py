@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edged.errors import EdgedError
 
 if TYPE_CHECKING:
     from edged.engine.engine import Engine
     from edged.ops.logs import Log
-    from edged.sync.protocol import Range, Stream
+    from edged.sync.protocol import Fork, Range, Stream
 
+RECEIPTS_EVERY_S = 5.0
 PENDING_MAX = 1000  # the uplink has four batches in flight: more would be a bug of ours
 
 
@@ -33,16 +36,46 @@ class Parted(NamedTuple):
     seq: int
 
 
+class Taken(Protocol):
+    """A receipt that was looked at (`edged.uplink.receipts.Taken`)."""
+
+    @property
+    def file(self) -> Path: ...
+    @property
+    def receiver(self) -> str: ...
+    @property
+    def home(self) -> Sequence[tuple[Stream, Sequence[Range]]]: ...
+    @property
+    def forks(self) -> Sequence[Fork]: ...
+    @property
+    def refused(self) -> str: ...
+
+
+class Receipts(Protocol):
+    """The folder where `edged store import-receipt` lays receipts. Blocking."""
+
+    def look(self, receiver: str) -> Sequence[Taken]: ...
+
+    def remove(self, files: Sequence[Path]) -> None: ...
+
+
 class Homeward:
     """Implements the callbacks of the uplink. `run` does what must wait for the store.
 
-    fail: ends the process with this error.
+    fail: ends the process with this error. receipts: see `Receipts`; None where no stick is used.
     """
 
-    def __init__(self, engine: Engine, log: Log, fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        log: Log,
+        fail: Callable[[BaseException], None],
+        receipts: Receipts | None = None,
+    ) -> None:
         self._engine = engine
         self._log = log
         self._fail = fail
+        self._receipts = receipts
         self._pending: deque[Rejected | Parted] = deque(maxlen=PENDING_MAX)
         self._wanted = asyncio.Event()
         self.status: Mapping[str, object] = {}
@@ -70,12 +103,37 @@ class Homeward:
         self._engine.parts.modes.set(code, active, detail=detail)
 
     async def run(self) -> None:
-        """Write what the uplink asked for, one thing after the other."""
+        """Write what the uplink asked for, one thing after the other, and take the receipts of sticks."""
         while True:
-            await self._wanted.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECEIPTS_EVERY_S):
+                    await self._wanted.wait()
             self._wanted.clear()
             while self._pending:
                 await self._do(self._pending.popleft())
+            if self._receipts is not None:
+                await self.take_receipts(self._receipts)
+
+    async def take_receipts(self, receipts: Receipts) -> None:
+        """What a receipt calls home is home; its file goes once the store remembers that."""
+        engine, home = self._engine, self._engine.parts.home
+        found = await asyncio.to_thread(receipts.look, home.receiver)
+        if not found:
+            return
+        for taken in found:
+            if taken.refused:
+                self._log.error("receipt_refused", file=taken.file.name, detail=taken.refused)
+                continue
+            self._log.info("receipt_taken", file=taken.file.name, receiver=taken.receiver)
+            home.adopt(taken.receiver)
+            for stream, numbers in taken.home:
+                home.arrived(stream, numbers)
+            for fork in taken.forks:
+                self.on_fork(fork.epoch, fork.seq)
+        while engine.busy:
+            await engine.turned()
+        await engine.parts.journal.save_meta(engine.meta())
+        await asyncio.to_thread(receipts.remove, [taken.file for taken in found])
 
     async def _do(self, what: Rejected | Parted) -> None:
         journal = self._engine.parts.journal
