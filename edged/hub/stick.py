@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from edged.sync.ranges import Ranges
 
 
+SCATTERED = "busy"  # too many holes before this batch: it has to wait for an older stick, the others need not
+
+
 class Importer(NamedTuple):
     """What an import needs. key_of: the key of a gateway that may bring sticks; raises `StickRefused` for others."""
 
@@ -106,9 +109,9 @@ class _Export:
             except (StickRefused, Refusal) as refused:
                 self._outcome.files.append((file.name, _code(refused), refused.message))
                 continue
-            if answer.status == "retry":
+            if answer.status == "retry" and answer.reason != SCATTERED:
                 raise DatabaseAway(f"Importing {file.name}: the database cannot take it now ({answer.reason})")
-            if answer.status == "reject":
+            if answer.status != "ok":
                 self._outcome.files.append((file.name, answer.reason, "the database refused this batch"))
                 continue
             n = file.last - file.first + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -14,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edged.errors import EdgedError, ExitCode
+from edged.hub.configuration import database_url, load
+from edged.hub.database import opening
+from edged.hub.decisions import Sender, allowed
+from edged.hub.ports import DatabaseAway
+from edged.hub.stick import Importer, Outcome, take
 from edged.hub.verbs import config_option, json_option
+from edged.ops.clock import SystemClock
+from edged.ops.durable_files import replace
+from edged.ops.stick_folder import find_exports, open_export
+from edged.ops.stick_keys import gateway_key, hub_secret
+from edged.sync import stick
+from edged.sync.keys import StickRefused
 
 if TYPE_CHECKING:
     from edged.hub.settings import HubConfig
-    from edged.hub.stick import Importer, Outcome
     from edged.ops.stick_folder import Found
-    from edged.sync.keys import GatewayKey, HubSecret
+    from edged.sync.keys import GatewayKey
 
 EXPORTS_MAX = 10_000  # on one stick
 
@@ -47,9 +58,6 @@ def keys(config: Path | None, as_json: bool) -> int:
     Example:
       edged-hub keys > hub.pub
     """
-    from edged.hub.configuration import load
-    from edged.ops.stick_keys import hub_secret
-
     public = hub_secret(Path(load(config).hub.state_dir)).public
     if as_json:
         click.echo(json.dumps({"key": public.line.strip(), "fingerprint": public.fingerprint}, indent=2))
@@ -77,13 +85,7 @@ def import_stick(medium: Path, receipt_to: Path | None, config: Path | None, as_
     Example:
       edged-hub import /media/stick
     """
-    from edged.hub.configuration import database_url, load
-    from edged.ops.stick_keys import hub_secret
-
-    loaded = load(config)
-    found = _find(medium)
-    secret, url = hub_secret(Path(loaded.hub.state_dir)), database_url(loaded)
-    outcomes = asyncio.run(_import(loaded, secret, url, medium, found, receipt_to))
+    outcomes = _import(load(config), medium, _find(medium), receipt_to)
     if as_json:
         click.echo(json.dumps([_facts(outcome) for outcome in outcomes], indent=2))
     else:
@@ -93,9 +95,6 @@ def import_stick(medium: Path, receipt_to: Path | None, config: Path | None, as_
 
 
 def _find(medium: Path) -> list[Found]:
-    from edged.ops.stick_folder import find_exports
-    from edged.sync.keys import StickRefused
-
     try:
         found = list(islice(find_exports(medium), EXPORTS_MAX + 1))
     except OSError as error:
@@ -109,23 +108,22 @@ def _find(medium: Path) -> list[Found]:
     return found
 
 
-async def _import(
-    config: HubConfig, secret: HubSecret, url: str, medium: Path, found: Sequence[Found], receipt_to: Path | None
-) -> list[Outcome]:
-    from edged.hub.database.opening import migrate, open_database
-    from edged.hub.ports import DatabaseAway
-    from edged.hub.stick import Importer
-    from edged.ops.clock import SystemClock
+def _import(config: HubConfig, medium: Path, found: Sequence[Found], receipt_to: Path | None) -> list[Outcome]:
+    """Everything that reads files comes before the loop. Raises `AwayForImport`."""
+    url, secret, clock = database_url(config), hub_secret(Path(config.hub.state_dir)), SystemClock()
 
-    try:
+    async def work() -> list[Outcome]:
         if config.database.migrate_at_start:
-            await migrate(url)
-        database = await open_database(url)
+            await opening.migrate(url)
+        database = await opening.open_database(url)
         try:
-            importer = Importer(database, secret, partial(_key_of, config), SystemClock())
+            importer = Importer(database, secret, partial(_key_of, config), clock)
             return [await take_one(medium, one, importer, receipt_to) for one in found]
         finally:
             await database.close()
+
+    try:
+        return asyncio.run(work())
     except DatabaseAway as away:
         raise AwayForImport(
             f"Importing from {medium}: {away.message}",
@@ -137,10 +135,6 @@ async def _import(
 
 def _key_of(config: HubConfig, site: str, gateway: str) -> GatewayKey:
     """Raises `StickRefused` (`foreign_gateway`, `bad_key`) for a gateway that may not bring sticks."""
-    from edged.hub.decisions import Sender, allowed
-    from edged.ops.stick_keys import gateway_key
-    from edged.sync.keys import StickRefused
-
     if not allowed(Sender(site, gateway), config.gateways.allow, config.hub.sites):
         raise StickRefused("foreign_gateway", f"the configuration does not allow rows of {site}/{gateway}")
     return gateway_key(Path(config.gateways.keys_dir), site, gateway)
@@ -148,19 +142,16 @@ def _key_of(config: HubConfig, site: str, gateway: str) -> GatewayKey:
 
 async def take_one(medium: Path, found: Found, importer: Importer, receipt_to: Path | None) -> Outcome:
     """Import one export and write its receipt. Raises `DatabaseAway`."""
-    from edged.hub.stick import Outcome, take
-    from edged.ops.stick_folder import open_export
-
     if found.refused:
         detail = "the stick was pulled out while it was written; its rows are still at the gateway"
         return Outcome(found.site, found.gateway, found.export_id, refused=found.refused, detail=detail)
-    try:
-        with open_export(medium, found) as reader:
-            outcome = await take(found, reader, importer)
-    except OSError as error:
-        return Outcome(
-            found.site, found.gateway, found.export_id, refused="unreadable", detail=f"{error.strerror or error}"
-        )
+    with ExitStack() as stack:
+        try:
+            reader = stack.enter_context(open_export(medium, found))
+        except OSError as error:
+            detail = error.strerror or str(error)
+            return Outcome(found.site, found.gateway, found.export_id, refused="unreadable", detail=detail)
+        outcome = await take(found, reader, importer)
     if outcome.receipt:
         await asyncio.to_thread(_write_receipt, medium, outcome, receipt_to)
     return outcome
@@ -168,9 +159,6 @@ async def take_one(medium: Path, found: Found, importer: Importer, receipt_to: P
 
 def _write_receipt(medium: Path, outcome: Outcome, receipt_to: Path | None) -> None:
     """Beside the export and where it was asked for. Raises `NoExport` when it is nowhere."""
-    from edged.ops.durable_files import replace
-    from edged.sync import stick
-
     top = medium if medium.name == stick.FOLDER else medium / stick.FOLDER
     name = f"{outcome.export_id}{stick.RECEIPT_SUFFIX}"
     if receipt_to is not None:
