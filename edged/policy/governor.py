@@ -55,9 +55,11 @@ RUNGS: Mapping[Level, Rung] = {
     "lower_rate": Rung(
         "pipelines that may be slowed run at half their rate", "degraded", Measures(0.5, False, False, False)
     ),
-    "smaller_model": Rung("and pipelines with a smaller model use it", "degraded", Measures(0.5, True, False, False)),
+    "smaller_model": Rung(
+        "and pipelines that have a smaller model use it", "degraded", Measures(0.5, True, False, False)
+    ),
     "summaries": Rung(
-        "at a quarter of the rate, and results go home as summaries by minute; alarms stay whole",
+        "and at a quarter of the rate, and results go home as summaries by minute; alarms stay whole",
         "shedding",
         Measures(0.25, True, True, False),
     ),
@@ -159,7 +161,7 @@ class Watch(NamedTuple):
 
 
 class GovernorState(NamedTuple):
-    """Begin with `GovernorState()`. `codes`: the present reasons, worst first. `unknown`: the facts that are missing."""
+    """Begin with `GovernorState()`. `codes`: the present reasons, worst first. `unknown`: facts that are missing."""
 
     level: Level = "full"
     codes: tuple[str, ...] = ()
