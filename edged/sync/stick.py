@@ -356,6 +356,16 @@ def check_made(home: Mapping[str, Mapping[Stream, Ranges]], extents: Sequence[St
                 )
 
 
+def live_forks(receipt: Receipt, extents: Sequence[StreamExtent]) -> tuple[Fork, ...]:
+    """The forks that still are to be followed: an old receipt must not move rows that have their new epoch already."""
+    results = {extent.epoch: extent for extent in extents if extent.stream == "result"}
+    return tuple(
+        fork
+        for fork in receipt.forks
+        if fork.epoch in results and results[fork.epoch].base <= fork.seq < results[fork.epoch].next
+    )
+
+
 def _check_range(first: int, last: int) -> None:
     if not 1 <= first <= last <= NUMBER_MAX:
         raise StickRefused("bad_document", f"{first} to {last} is no range of numbers")

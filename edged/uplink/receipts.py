@@ -82,7 +82,7 @@ class ReceiptFolder:
         for streams in home.values():  # checked against the extent of its epoch: these are the store's own numbers
             for stream, numbers in streams.items():
                 found[stream] = ranges.normalise((*found.get(stream, ()), *numbers))
-        return Taken(file, receipt.receiver, tuple(found.items()), receipt.forks)
+        return Taken(file, receipt.receiver, tuple(found.items()), stick.live_forks(receipt, extents))
 
 
 def _text(file: Path) -> str:

@@ -329,6 +329,14 @@ def test_a_receipt_tells_what_was_not_taken() -> None:
     assert stick.home_of(told) == {}
 
 
+def test_a_fork_is_followed_once() -> None:
+    forked = msgspec.structs.replace(RECEIPT, forks=(Fork("e1", 50), Fork("e0", 3)))
+    before = (StreamExtent("e1", "alarm", 1, 900), StreamExtent("e1", "result", 1, 81))
+    after = (StreamExtent("e1", "result", 1, 50), StreamExtent("e2", "result", 50, 99))
+    assert stick.live_forks(forked, before) == (Fork("e1", 50),)
+    assert stick.live_forks(forked, after) == ()
+
+
 def test_a_file_of_a_manifest_has_room_in_its_reserve() -> None:
     from edged.uplink.export import LINE_BYTES
 
