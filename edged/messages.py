@@ -110,7 +110,7 @@ class ResultColumns(msgspec.Struct, array_like=True, gc=False):
 
 
 class Notice(msgspec.Struct, array_like=True, frozen=True):
-    """A durable message that is not a result: topic below R, JSON payload, how to send it, and in which stream it goes home.
+    """A durable message that is not a result: topic below R, JSON payload, how to send it, and its stream of the sync.
 
     stream: `alarm` or `health` of the sync, "" for neither; `seq` is its dense number there, given at the commit.
     kind: what it says (`alarm`, `mode`, `gap`, `clock`, `health`, `damage`). plant: publish it on the plant's broker.
