@@ -50,7 +50,7 @@ from edged.store.opening import OpenedStore, open_store
 from edged.store.values import StoreSettings
 
 if TYPE_CHECKING:
-    from edged.config.settings import Config, Upstream
+    from edged.config.settings import Config
     from edged.ops.logs import Log
     from edged.policy.mode import ModeState
     from edged.ports import Clock, SessionInfo
@@ -200,7 +200,7 @@ class App:
         await self._recover(opened)
         self.engine.attach(self.link)
         if config.upstream is not None:
-            self._connect_upstream(config, config.upstream)
+            self._connect_upstream(config, config.upstream.health_interval_s)
 
     def _receipts(self, config: Config) -> ReceiptFolder | None:
         """Where receipts of sticks are laid; None where the configuration trusts no hub's keys."""
@@ -218,17 +218,25 @@ class App:
         keys_file = Path(config.upstream.hub_keys_file)
         return ReceiptFolder(state_dir, keys_file, config.gateway.site, config.gateway.id, extents)
 
-    def _connect_upstream(self, config: Config, upstream: Upstream) -> None:
-        from edged.uplink.supervisor import Uplink  # most gateways without a centre never need it
+    def _connect_upstream(self, config: Config, interval_s: int) -> None:
+        from edged.uplink.supervisor import Callbacks, Uplink, start_of  # most gateways without a centre never need it
 
-        self.upkeep.sample_every_s = upstream.health_interval_s
+        homeward = self.homeward
+        self.upkeep.sample_every_s = interval_s
         self.uplink = Uplink(
-            config,
-            self.homeward,
-            receiver=self.engine.parts.home.receiver,
+            start_of(config, __version__, self.engine.parts.home.receiver),
+            Callbacks(
+                on_synced=homeward.on_synced,
+                on_rejected=homeward.on_rejected,
+                on_fork=homeward.on_fork,
+                on_status=lambda status: homeward.on_status(msgspec.structs.asdict(status)),
+                on_reason=homeward.on_reason,
+            ),
             clock=self.clock,
             log=self.log,
+            chance=random.random,
         )
+        homeward.gave_up = self.uplink.gave_up
         self.engine.on_durable = self._tell_uplink
         self._tell_uplink(urgent=True)
 
@@ -237,7 +245,7 @@ class App:
         engine = self.engine
         assert self.uplink is not None
         newest = engine.parts.home.newest(result=engine.next_result - 1, event=engine.committed_event)
-        self.uplink.news(newest, urgent=urgent)
+        self.uplink.news({stream: seq + 1 for stream, seq in newest.items()}, urgent=urgent)
 
     async def _recover(self, opened: OpenedStore) -> None:
         recovered = opened.recovered
@@ -408,6 +416,8 @@ class App:
     async def close(self) -> None:
         """Release everything; the state is saved so that the next start replays nothing."""
         self._status.close()
+        if self.uplink is not None:
+            await self.uplink.stop()
         for lane in self.built.lanes:
             await asyncio.to_thread(lane.close, CLOSE_LANE_S)
         for runner in self.built.runners:

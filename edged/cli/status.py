@@ -109,6 +109,7 @@ def describe(document: Mapping[str, object]) -> Iterator[str]:
     if link:
         state = f"connected, MQTT {link.get('protocol')}" if link.get("up") else "down"
         yield f"broker    {state}, {link.get('received', 0)} received, {link.get('confirmed', 0)} delivered"
+    yield from _home(_table(document, "sync"))
     yield from _ledger(_table(document, "ledger"))
     for name, quantiles in _table(document, "latency_ms").items():
         if isinstance(quantiles, Mapping) and quantiles.get("count"):
@@ -121,7 +122,22 @@ def describe(document: Mapping[str, object]) -> Iterator[str]:
     store = _table(document, "store")
     if store:
         trouble = f", trouble: {store['trouble']}" if store.get("trouble") else ""
-        yield f"store     {_mb(store.get('file_bytes'))} of {_mb(store.get('budget_bytes'))} MB{trouble}"
+        days = store.get("days_of_room")
+        room = f", room for {days:.1f} days at today's rate" if isinstance(days, (int, float)) else ""
+        yield f"store     {_mb(store.get('file_bytes'))} of {_mb(store.get('budget_bytes'))} MB{room}{trouble}"
+
+
+def _home(sync: Mapping[str, object]) -> Iterator[str]:
+    """The way home, where there is one."""
+    if not sync:
+        return
+    facts = [f"receiver {sync.get('receiver') or 'not known yet'}"]
+    if isinstance(sync.get("rate_kbit_s"), int):
+        facts.append(f"{sync['rate_kbit_s']} kbit/s, answers after {sync.get('ack_delay_ms')} ms")
+    yield f"upstream  {sync.get('state', 'starting')}, {', '.join(facts)}"
+    for stream, books in _table(sync, "streams").items():
+        if isinstance(books, Mapping):
+            yield f"home      {stream}: {books.get('made')} made, {books.get('home')} home, {books.get('waiting')} waiting"
 
 
 def _ledger(ledger: Mapping[str, object]) -> Iterator[str]:

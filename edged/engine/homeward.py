@@ -78,6 +78,8 @@ class Homeward:
         self._receipts = receipts
         self._pending: deque[Rejected | Parted] = deque(maxlen=PENDING_MAX)
         self._wanted = asyncio.Event()
+        self.gave_up: Callable[[Stream, int, int], None] = lambda _stream, _first, _last: None
+        """Tells the uplink that the tombstone it asked for is durable."""
         self.status: Mapping[str, object] = {}
         """The newest status line of the uplink."""
 
@@ -139,6 +141,7 @@ class Homeward:
         journal = self._engine.parts.journal
         if isinstance(what, Rejected):
             await journal.give_up(what.stream, what.first, what.last, f"rejected:{what.reason}")
+            self.gave_up(what.stream, what.first, what.last)
             return
         await journal.fork(what.seq)
         self._log.error("history_parted", epoch=what.epoch, seq=what.seq)
