@@ -20,6 +20,7 @@ from edged.hub.tls import client_context, server_context
 from edged.hub.tokens import read_tokens
 
 MAX_FILE_BYTES = 1_000_000
+SQLITE = "sqlite:///"
 DATABASE_SCHEMES = ("postgresql", "postgres", "sqlite")
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def examine(file: Path | None = None, environ: Mapping[str, str] | None = None) 
     converted = convert(raw, path.absolute().parent)
     if isinstance(converted, list):
         return Examination(str(path), None, tuple(converted), ())
-    config = _resolve(converted)
+    config = _resolve(converted, path.absolute().parent)
     findings = [*_database(config.database, environ), *_whole(config)]
     if config.broker is not None:
         findings += _broker(config.broker, environ)
@@ -79,18 +80,23 @@ def _read(path: Path) -> dict[str, Any] | Problem:
             return Problem("", "the file is too long", allowed=f"up to {MAX_FILE_BYTES} bytes")
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        return Problem("", "the file does not exist", cure="give --config FILE, or start from configs/hub.toml")
+        return Problem("", "the file does not exist", cure="give --config FILE, or start from configs/hub/hub.toml")
     except OSError as error:
         return Problem("", f"the file cannot be read: {error.strerror}", cure="check its permissions")
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
         return Problem("", f"not TOML: {error}", allowed="TOML 1.0, UTF-8")
 
 
-def _resolve(config: HubConfig) -> HubConfig:
-    if config.gateways.keys_dir:
-        return config
-    keys_dir = str(Path(config.hub.state_dir) / "keys")
-    return msgspec.structs.replace(config, gateways=msgspec.structs.replace(config.gateways, keys_dir=keys_dir))
+def _resolve(config: HubConfig, folder: Path) -> HubConfig:
+    """Fill in what follows from other keys, and make the path of a SQLite file absolute."""
+    replace = msgspec.structs.replace
+    if not config.gateways.keys_dir:
+        keys_dir = str(Path(config.hub.state_dir) / "keys")
+        config = replace(config, gateways=replace(config.gateways, keys_dir=keys_dir))
+    name = config.database.url.removeprefix(SQLITE)
+    if name not in {"", config.database.url}:
+        config = replace(config, database=replace(config.database, url=f"{SQLITE}{os.path.normpath(folder / name)}"))
+    return config
 
 
 # --- rules across keys ---
@@ -116,12 +122,14 @@ def _database(table: DatabaseTable, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _files("database", table, "url_file", "password_file")
     yield from _credential("database", table.password_credential, environ)
     if bool(table.url) == bool(table.url_file):
-        cure = "postgresql://user@host/database, or sqlite:///path/to/hub.db"
+        cure = "postgresql://user@host/database, or sqlite:///hub.db"
         yield Problem("database.url", "is missing" if not table.url else "stands beside url_file", cure=cure)
     if table.password_file and table.password_credential:
         yield Problem("database.password_file", "stands beside password_credential", cure="keep one of them")
     if not table.url:
         return
+    if table.url.startswith(SQLITE) and (table.password_file or table.password_credential):
+        yield Problem("database.password_file", "means nothing to SQLite", cure="remove it")
     try:
         url = urlsplit(table.url)
         password, _port = url.password, url.port
@@ -132,8 +140,8 @@ def _database(table: DatabaseTable, environ: Mapping[str, str]) -> Iterator[Prob
         yield Problem("database.url", "names no database", url.scheme or "no scheme", " | ".join(DATABASE_SCHEMES))
     if password is not None:
         yield Problem("database.url", "carries a password", cure="use password_file, or url_file for the whole URL")
-    if url.scheme == "sqlite" and not url.path.lstrip("/"):
-        yield Problem("database.url", "names no file", allowed="sqlite:///path/to/hub.db")
+    if url.scheme == "sqlite" and not table.url.removeprefix(SQLITE).strip("/"):
+        yield Problem("database.url", "names no file", table.url, "sqlite:///hub.db, or sqlite:////var/lib/hub.db")
 
 
 def _broker(table: BrokerTable, environ: Mapping[str, str]) -> Iterator[Problem]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from edged.ports import Clock
 
 PROBE_EVERY_S = 5.0
+IDLE_AFTER_S = 4.0  # a commit within this time says more than a look
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)  # between two attempts while it is away; the last one is kept
+PEACEFUL_LOOKS = 2  # that end a trouble which commits met, when no commit comes to show it
 OPEN_TIMEOUT_S = 120.0  # of an attempt; migrating a schema is part of the first one
 CLOSE_TIMEOUT_S = 5.0
 
@@ -38,8 +40,9 @@ class Keeper:
         self._database: Database | None = None
         self._receiver = remembered
         self._fault = "not opened yet"
-        self._since_ns = clock.mono_ns()
-        self._slow_since_ns: int | None = None
+        self._troubled_since_ns: int | None = clock.mono_ns()
+        self._doubts = 0
+        self._committed_ns = 0
         self._poked = asyncio.Event()
 
     # --- what others see ---
@@ -59,28 +62,38 @@ class Keeper:
         return None if self._fault else self._database
 
     def troubled_s(self) -> float:
-        """For how long it has been away, or slow; 0 while all is well."""
-        since_ns = self._since_ns if self._fault else self._slow_since_ns
+        """For how long commits have not been possible, or failed; 0 while all is well."""
+        since_ns = self._troubled_since_ns
         return 0.0 if since_ns is None else (self._clock.mono_ns() - since_ns) / 1e9
 
     # --- what the receiver tells ---
 
     def failed(self, error: EdgedError) -> None:
-        """Nothing more is handed over until a look at it succeeds."""
-        if not self._fault:
-            self._since_ns = self._clock.mono_ns()
-            self._log.warning("database_away", detail=str(error))
-        self._fault = error.message or "away"
+        """Away: nothing more is handed over until a look at it succeeds."""
+        self._call_away(error)
+        self._doubts = PEACEFUL_LOOKS
         self._poked.set()
 
     def slow(self) -> None:
         """A commit did not end in time; the next one may."""
-        if self._slow_since_ns is None:
-            self._slow_since_ns = self._clock.mono_ns()
-            self._log.warning("database_slow")
+        self._log.warning("database_slow")
+        self._trouble()
+        self._doubts = PEACEFUL_LOOKS
 
     def committed(self) -> None:
-        self._slow_since_ns = None
+        self._troubled_since_ns = None
+        self._doubts = 0
+        self._committed_ns = self._clock.mono_ns()
+
+    def _trouble(self) -> None:
+        if self._troubled_since_ns is None:
+            self._troubled_since_ns = self._clock.mono_ns()
+
+    def _call_away(self, error: EdgedError) -> None:
+        self._trouble()
+        if self._fault != str(error):
+            self._fault = str(error)
+            self._log.warning("database_away", detail=self._fault)
 
     # --- the task ---
 
@@ -93,12 +106,12 @@ class Keeper:
             self._poked.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s * self._pause_scale):
-                    if not failures:  # a failure that a batch meets is looked into at once, not in five seconds
-                        await self._poked.wait()
-                    else:
-                        await asyncio.Event().wait()
+                    await self._poked.wait()  # what a commit meets is looked into at once
 
     async def _look(self) -> bool:
+        """Open it, or see whether it answers; True when it serves."""
+        if not self._fault and self._clock.mono_ns() - self._committed_ns < IDLE_AFTER_S * 1e9:
+            return True
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 if self._database is None:
@@ -106,15 +119,18 @@ class Keeper:
                 else:
                     await self._probe(self._database)
         except TimeoutError:
-            self.failed(DatabaseAway(f"no answer within {OPEN_TIMEOUT_S} s"))
+            self._call_away(DatabaseAway(f"no answer within {OPEN_TIMEOUT_S:.0f} s"))
             return False
         except EdgedError as error:  # away, or a schema that does not fit: somebody may repair it at any time
-            self.failed(error)
+            self._call_away(error)
             return False
         if self._fault:
             self._receiver = self._database.receiver
             self._fault = ""
             self._log.info("database_serves", receiver=self._receiver, after_s=round(self.troubled_s(), 1))
+        self._doubts = max(0, self._doubts - 1)
+        if not self._doubts:
+            self._troubled_since_ns = None
         return True
 
     async def close(self) -> None:

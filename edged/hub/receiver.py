@@ -166,7 +166,7 @@ class Receiver:
             keeper.slow()
             return "database_slow", away_retry_ms(keeper.troubled_s(), chance)
         if isinstance(error, DatabaseAway):
-            if not keeper.fault:
+            if not keeper.fault:  # else it was not even asked
                 keeper.failed(error)
             return "database_away", away_retry_ms(keeper.troubled_s(), chance)
         self._parts.log.error("hub_error", code=type(error).__name__, sender=sender, detail=str(error))
@@ -185,6 +185,7 @@ class Receiver:
                 raise Refusal("foreign_gateway", f"says that it is {hello.site}/{hello.gateway}")
             async with asyncio.timeout(parts.limits.commit_timeout_s):
                 ack = await self._database().hello(hello)
+            parts.keeper.committed()
         except Refusal as refusal:
             parts.log.warning("hello_refused", code=refusal.code, sender=sender, detail=refusal.detail)
             return hello_answer(arrival.payload, sender, receiver, "reject", refusal.code)

@@ -63,7 +63,9 @@ class Hub(Table, frozen=True, kw_only=True):
 class DatabaseTable(Table, frozen=True, kw_only=True):
     """Where rows end: `postgresql://…`, or `sqlite:///…` for one site."""
 
-    url: Annotated[Text, _key("postgresql://user@host/database, or sqlite:///path/to/hub.db.")] = ""
+    url: Annotated[
+        Text, _key("postgresql://user@host/database, or sqlite:///hub.db, which is relative to this file.")
+    ] = ""
     url_file: Annotated[Text, _key("File whose first line is the URL, password and all.", file=True)] = ""
     password_file: Annotated[Text, _key("File whose first line is the password.", file=True)] = ""
     password_credential: Annotated[

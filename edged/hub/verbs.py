@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,30 +113,28 @@ async def reach(config: HubConfig) -> list[Problem]:
     """A note for each of database and broker that cannot be reached."""
     from edged.hub.problems import Problem
 
-    notes: list[Problem] = []
-    probes = [("database.url", _reach_database(config))]
+    notes = await _reached("database.url", _reach_database(config))
     if config.broker is not None:
-        probes.append(("broker.url", _reach_broker(config.broker)))
-    for key, probe in probes:
-        try:
-            async with asyncio.timeout(REACH_TIMEOUT_S):
-                await probe
-        except EdgedError as error:
-            notes.append(Problem(key, f"is not reachable now: {error.message}", cure=error.hint, note=True))
-        except (OSError, TimeoutError) as error:
-            text = str(error) or f"no answer within {REACH_TIMEOUT_S:.0f} s"
-            notes.append(Problem(key, f"is not reachable now: {text}", cure="start it, or correct the URL", note=True))
-    return notes
+        notes += await _reached("broker.url", _reach_broker(config.broker))
+    return [Problem(key, text, note=True) for key, text in notes]
 
 
-async def _reach_database(config: HubConfig) -> None:
+async def _reached(key: str, probe: Coroutine[Any, Any, list[str]]) -> list[tuple[str, str]]:
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT_S):
+            return [(key, finding) for finding in await probe]
+    except (EdgedError, OSError) as error:  # OSError: also TimeoutError
+        return [(key, f"is not reachable now: {str(error) or f'no answer within {REACH_TIMEOUT_S:.0f} s'}")]
+
+
+async def _reach_database(config: HubConfig) -> list[str]:
     from edged.hub.configuration import database_url
     from edged.hub.database.opening import check as check_database
 
-    await check_database(database_url(config))
+    return await check_database(database_url(config))
 
 
-async def _reach_broker(table: BrokerTable) -> None:
+async def _reach_broker(table: BrokerTable) -> list[str]:
     """TCP and TLS only: whether it lets us in is told by `edged-hub status`."""
     from edged.hub.settings import DEFAULT_PORTS
     from edged.hub.tls import client_context
@@ -145,6 +143,7 @@ async def _reach_broker(table: BrokerTable) -> None:
     context = client_context(table.ca_file, table.cert_file, table.key_file) if url.scheme == "mqtts" else None
     _reader, writer = await asyncio.open_connection(url.hostname, url.port or DEFAULT_PORTS[url.scheme], ssl=context)
     writer.close()
+    return []
 
 
 @click.command("migrate")
@@ -164,10 +163,11 @@ def migrate(config: Path | None) -> int:
 
     url = database_url(load(config))
     try:
-        asyncio.run(migrate_database(url))
+        done = asyncio.run(migrate_database(url))
     except DatabaseAway as away:
-        raise NoDatabase(f"migrating the database: {away.message}", hint=away.hint or "start it") from away
-    click.echo("the schema is up to date")
+        raise NoDatabase(away.message, hint=away.hint or "start the database") from away
+    for step in done or ["nothing to do"]:
+        click.echo(step)
     return ExitCode.OK
 
 

@@ -42,6 +42,7 @@ REPORT_EVERY_S = 1.0
 DRAIN_S = 6.0
 STUCK_FACTOR = 3  # times the commit timeout in hand: then something hangs that no timeout reached
 CONFIG_MAX_BYTES = 4_000_000
+STATEMENT_SHARE = 0.75  # of the commit timeout: the database gives up first, and says why
 REPORT_BACKLOG_BYTES = 262_144  # the supervisor does not read: leave reports out rather than gather them
 
 
@@ -180,7 +181,9 @@ class Worker:
 # --- the process -------------------------------------------------------------------------------------------------
 
 
-async def serve(number: int, listening_fd: int | None, report_fd: int, doors_for: Callable[[HubConfig], Doors]) -> int:
+async def serve(
+    number: int, listening_fd: int | None, report_fd: int, doors_for: Callable[[HubConfig, Log], Doors]
+) -> int:
     """Everything between the configuration on standard input and its end."""
     loop = asyncio.get_running_loop()
     clock = SystemClock()
@@ -203,7 +206,7 @@ async def serve(number: int, listening_fd: int | None, report_fd: int, doors_for
         await reader.read()  # until the supervisor closes it, or dies
         stop.set()
 
-    worker = Worker(config, number, doors_for(config), clock, log)
+    worker = Worker(config, number, doors_for(config, log), clock, log)
     code = ExitCode.OK
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -218,24 +221,25 @@ async def serve(number: int, listening_fd: int | None, report_fd: int, doors_for
     return code
 
 
-def real_doors(config: HubConfig) -> Doors:
+def real_doors(config: HubConfig, log: Log) -> Doors:
     """The database that the configuration names."""
     memory = ReceiverMemory(config)
+    limits = config.limits
 
     async def open_database() -> Database:
         from edged.hub.database import opening
 
         url = await asyncio.to_thread(database_url, config)
         if config.database.migrate_at_start:
-            await opening.migrate(url)
-        database = await opening.open_database(url)
+            for step in await opening.migrate(url):
+                log.info("migrated", step=step)
+        timeout_s = limits.commit_timeout_s * STATEMENT_SHARE
+        database = await opening.open_database(url, connections=limits.commits, timeout_s=timeout_s)
         await asyncio.to_thread(memory.write, database.receiver)
         return database
 
-    async def probe(_database: Database) -> None:
-        from edged.hub.database import opening
-
-        await opening.check(await asyncio.to_thread(database_url, config))
+    async def probe(database: Database) -> None:
+        await database.books()
 
     return Doors(open_database, probe, memory.read())
 

@@ -49,6 +49,7 @@ def records(count: int, size: int = 20) -> RecordColumns:
 def payload(
     first: int,
     last: int,
+    /,
     *,
     stream: Stream = "alarm",
     site: str = "lyon",
@@ -192,6 +193,10 @@ class Gateway(Peer):
 
     async def hello(self, **more: Any) -> None:
         await self.publish(f"{self.root}/sync/hello", [hello_payload(self.site, self.gateway, **more)])
+
+    async def __aenter__(self) -> Gateway:
+        await super().__aenter__()
+        return self
 
     @property
     def acks(self) -> list[Ack]:
