@@ -48,39 +48,35 @@ def encode_rows(stream: Stream, rows: Columns) -> bytes:
         raise BugError(f"encoding rows of stream {stream}: got {type(rows).__name__}")
     columns = {name: getattr(rows, name) for name in plan.columns}
     n = len(columns[plan.group])
-    if n == 0 or {len(column) for column in columns.values()} != {n}:
-        raise BugError(
-            f"encoding rows of stream {stream}: { ({name: len(column) for name, column in columns.items()}) }"
-        )
-    frame, body = Frame(n), {}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if n == 0 or set(lengths.values()) != {n}:
+        raise BugError(f"encoding rows of stream {stream}: expected columns of one length, got {lengths}")
+    text = msgspec.json.encode(_encoded(plan, columns, n, getattr(rows, "contexts", [])))
+    require_few_entries(text)
+    return text
+
+
+def _encoded(plan: Plan, columns: dict[str, list[Any]], n: int, contexts: list[ResultContext]) -> Body:
+    frame = Frame(n)
     table = list(dict.fromkeys(columns[plan.group]))
     frame.group(packing.coded(columns[plan.group], table), len(table))
     calls, frame.call_rows = packing.run_lengths(list(zip(*(columns[name] for name in plan.calls), strict=True)))
     frame.columns = dict(zip(plan.calls, map(list, zip(*calls, strict=True)), strict=True))
+    written: dict[str, Node] = {}
     for name, column in plan.columns.items():
         values = frame.columns.get(name) or columns[name]
         if int in column.types and not _is_64_bit(values):
-            raise BugError(f"encoding rows of stream {stream}: an integer in {name} has more than 64 bits")
-        body[name] = column.write(values, frame).make()
-    text = msgspec.json.encode(
-        Body(
-            len(table),
-            group_codes(frame).make(),
-            len(calls),
-            packing.integers(frame.call_rows).make(),
-            body,
-            getattr(rows, "contexts", []),
-        )
-    )
-    _require_few_entries(text)
-    return text
+            raise BugError(f"encoding rows: an integer in {name} has more than 64 bits")
+        written[name] = column.write(values, frame).make()
+    call_rows = packing.integers(frame.call_rows).make()
+    return Body(len(table), group_codes(frame).make(), len(calls), call_rows, written, contexts)
 
 
 def decode_rows(stream: Stream, data: bytes, n: int) -> Columns:
     """The rows that were encoded. Raises `ValueError` for anything that is not `n` rows of this stream."""
     if not 1 <= n <= BATCH_ROWS_MAX:
         raise ValueError(f"expected 1 to {BATCH_ROWS_MAX} rows, got {n}")
-    _require_few_entries(data)
+    require_few_entries(data)
     try:
         return _decoded(PLANS[stream], _decoder.decode(data), n)
     except RecursionError:
@@ -123,7 +119,7 @@ def _is_64_bit(values: list[int | None]) -> bool:
     return not there or LEAST <= min(there) <= max(there) <= MOST
 
 
-def _require_few_entries(text: bytes) -> None:
+def require_few_entries(text: bytes) -> None:
     """Every entry takes a comma: short ones must not become a multiple of their size in memory."""
     if text.count(b",") > ENTRIES_MAX:
         raise ValueError(f"more than {ENTRIES_MAX} commas")

@@ -14,13 +14,16 @@ import msgspec
 import zstandard
 
 from edged.errors import BugError, EdgedError
-from edged.sync.columns import decode_rows, encode_rows
+from edged.messages import RecordColumns
+from edged.sync.columns import decode_rows, encode_rows, require_few_entries
+from edged.sync.nodes import LEAST, MOST
 from edged.sync.plans import Columns
 from edged.sync.protocol import (
     BATCH_ROWS_MAX,
     BODY_MAX_BYTES,
     DECODED_MAX_BYTES,
     HEADER_MAX_BYTES,
+    REASON_MAX_CHARS,
     VERSION,
     Ack,
     BatchHeader,
@@ -62,18 +65,17 @@ class Refusal(EdgedError):
 def seal(piece: Piece, *, site: str, gateway: str, encoding: Encoding = "zstd") -> tuple[BatchHeader, bytes]:
     """The batch as it travels; the same piece gives the same bytes.
 
+    A tombstone always travels: a summary that is too long for a batch, or not finite, stays behind.
     Raises `Refusal` (`too_large`) when a bound of the protocol is exceeded: send fewer rows at once.
     """
-    body = _compress(_plain(piece), encoding)
-    if len(body) > BODY_MAX_BYTES:
-        raise Refusal("too_large", f"a body of {len(body)} bytes, at most {BODY_MAX_BYTES} may travel")
+    body = _body_of_rows(piece, encoding) if piece.rows is not None else _body_of_lost(piece, encoding)
     header = BatchHeader(
         v=VERSION,
         site=site,
         gateway=gateway,
         epoch=piece.epoch,
         stream=piece.stream,
-        kind="rows" if piece.lost is None else "lost",
+        kind="lost" if piece.rows is None else "rows",
         first=piece.first,
         last=piece.last,
         n=piece.last - piece.first + 1,
@@ -86,16 +88,29 @@ def seal(piece: Piece, *, site: str, gateway: str, encoding: Encoding = "zstd") 
     return header, msgspec.json.encode(header) + b"\n" + body
 
 
-def _plain(piece: Piece) -> bytes:
-    if (piece.rows is None) == (piece.lost is None):
-        raise BugError(f"sealing {piece.stream} {piece.first}-{piece.last}: it needs rows, or the reason why not")
+def _body_of_rows(piece: Piece, encoding: Encoding) -> bytes:
+    assert piece.rows is not None
+    n = piece.last - piece.first + 1
+    if n > BATCH_ROWS_MAX:
+        raise Refusal("too_large", f"{n} rows, at most {BATCH_ROWS_MAX} are allowed")
+    if len(piece.rows.boot if isinstance(piece.rows, RecordColumns) else piece.rows.ts) != n:
+        raise BugError(f"sealing {piece.stream} {piece.first}-{piece.last}: not so many rows")
     try:
-        plain = msgspec.json.encode(piece.lost) if piece.rows is None else encode_rows(piece.stream, piece.rows)
+        plain = encode_rows(piece.stream, piece.rows)
     except ValueError as error:
         raise Refusal("too_large", str(error)) from None
-    if len(plain) > DECODED_MAX_BYTES:
-        raise Refusal("too_large", f"{len(plain)} bytes before compression, at most {DECODED_MAX_BYTES} are allowed")
-    return plain
+    return _compress(plain, encoding)
+
+
+def _body_of_lost(piece: Piece, encoding: Encoding) -> bytes:
+    if piece.lost is None:
+        raise BugError(f"sealing {piece.stream} {piece.first}-{piece.last}: neither rows nor the reason why not")
+    plain = msgspec.json.encode(piece.lost)
+    try:
+        _lost(plain)
+        return _compress(plain, encoding)
+    except Refusal:
+        return _compress(msgspec.json.encode(Lost(reason=piece.lost.reason, since_ms=piece.lost.since_ms)), encoding)
 
 
 def read_header(payload: bytes) -> tuple[BatchHeader, memoryview]:
@@ -117,13 +132,11 @@ def _check_header(header: BatchHeader) -> None:
     _check_version(header.v)
     _check_names(header.site, header.gateway, header.epoch)
     _check_names(header.boot, header.clock, least=0)
-    if not 1 <= header.base <= header.last <= NUMBER_MAX or header.n != header.last - header.first + 1 or header.n < 1:
-        raise Refusal(
-            "bad_header",
-            f"numbers do not fit: base {header.base}, first {header.first}, last {header.last}, n {header.n}",
-        )
-    if header.first < header.base:
-        raise Refusal("before_base", f"first {header.first} is before the stream's first, {header.base}")
+    first, last, n, base = header.first, header.last, header.n, header.base
+    if base < 1 or not 1 <= first <= last <= NUMBER_MAX or n != last - first + 1:
+        raise Refusal("bad_header", f"numbers do not fit: base {base}, first {first}, last {last}, n {n}")
+    if first < base:
+        raise Refusal("before_base", f"number {first} is before the stream's first, {base}")
     if header.kind == "rows" and header.n > BATCH_ROWS_MAX:
         raise Refusal("too_large", f"{header.n} rows, at most {BATCH_ROWS_MAX} are allowed")
 
@@ -148,9 +161,21 @@ def open_body(header: BatchHeader, body: bytes | memoryview) -> tuple[Columns | 
 
 
 def _lost(plain: bytes) -> Lost:
+    try:
+        require_few_entries(plain)
+    except ValueError as error:
+        raise Refusal("too_large", str(error)) from None
     lost = _decoded(Lost, plain, "bad_body")
     if len(lost.summary) > SUMMARY_ROWS_MAX:
         raise Refusal("too_large", f"a summary of {len(lost.summary)} rows, at most {SUMMARY_ROWS_MAX} are allowed")
+    if not 1 <= len(lost.reason) <= REASON_MAX_CHARS:
+        raise Refusal("bad_body", f"a reason of {len(lost.reason)} characters, expected 1 to {REASON_MAX_CHARS}")
+    numbers = [lost.since_ms, lost.interval_s]
+    for row in lost.summary:
+        numbers += (row.start_ms, row.n, row.worst, *row.labels.values(), *(each[0] for each in row.values.values()))
+    numbers += [row.score[0] for row in lost.summary if row.score is not None]
+    if min(numbers) < LEAST or max(numbers) > MOST:
+        raise Refusal("bad_body", "an integer has more than 64 bits")
     return lost
 
 
@@ -158,12 +183,22 @@ def _lost(plain: bytes) -> Lost:
 
 
 def _compress(plain: bytes, encoding: Encoding) -> bytes:
-    if encoding == "zstd":
-        return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(plain)
-    if encoding == "gzip":
-        packer = zlib.compressobj(6, wbits=_GZIP)  # writes no time: the same rows give the same bytes
-        return packer.compress(plain) + packer.flush()
-    return plain
+    if len(plain) > DECODED_MAX_BYTES:
+        raise Refusal("too_large", f"{len(plain)} bytes before compression, at most {DECODED_MAX_BYTES} are allowed")
+    body = _COMPRESS[encoding](plain)
+    if len(body) > BODY_MAX_BYTES:
+        raise Refusal("too_large", f"a body of {len(body)} bytes, at most {BODY_MAX_BYTES} may travel")
+    return body
+
+
+def _to_zstd(plain: bytes) -> bytes:
+    # A context of its own takes 8 µs, which is nothing beside a batch; one that is kept would not be thread-safe.
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(plain)
+
+
+def _to_gzip(plain: bytes) -> bytes:
+    packer = zlib.compressobj(6, wbits=_GZIP)  # writes no time: the same rows give the same bytes
+    return packer.compress(plain) + packer.flush()
 
 
 def _decompress(body: bytes, encoding: Encoding) -> bytes:
@@ -177,10 +212,13 @@ def _decompress(body: bytes, encoding: Encoding) -> bytes:
 
 
 def _from_zstd(body: bytes) -> bytes:
-    if zstandard.frame_content_size(body) > DECODED_MAX_BYTES:  # -1 when the frame does not say
+    size = zstandard.frame_content_size(body)  # -1 when the frame does not say
+    if size > DECODED_MAX_BYTES:
         raise _bomb()
+    if size < 0:
+        raise Refusal("bad_body", "the frame does not announce its size")
     expander = zstandard.ZstdDecompressor(max_window_size=DECODED_MAX_BYTES)
-    return expander.decompress(body, max_output_size=DECODED_MAX_BYTES, allow_extra_data=False)
+    return expander.decompress(body, allow_extra_data=False)
 
 
 def _from_gzip(body: bytes) -> bytes:
@@ -195,6 +233,7 @@ def _bomb() -> Refusal:
     return Refusal("too_large", f"decompressed it has more than {DECODED_MAX_BYTES} bytes")
 
 
+_COMPRESS: dict[Encoding, Callable[[bytes], bytes]] = {"zstd": _to_zstd, "gzip": _to_gzip, "identity": bytes}
 _EXPAND: dict[Encoding, Callable[[bytes], bytes]] = {"zstd": _from_zstd, "gzip": _from_gzip, "identity": bytes}
 
 
@@ -216,8 +255,9 @@ def decode_hello(payload: bytes) -> Hello:
             raise Refusal("bad_header", f"{extent.stream}: base {extent.base} and next {extent.next} do not fit")
     for probe in hello.probes:
         _check_names(probe.epoch, probe.boot)
-        if not 1 <= probe.seq <= NUMBER_MAX:
-            raise Refusal("bad_header", f"a probe of number {probe.seq}")
+        _check_numbers(1, probe.seq)
+        if not LEAST <= probe.mono_ns <= MOST:
+            raise Refusal("bad_header", "a probe's clock has more than 64 bits")
     return hello
 
 
@@ -227,7 +267,10 @@ def decode_hello_ack(payload: bytes) -> HelloAck:
     _check_version(answer.v)
     _check_names(answer.receiver, answer.site, answer.gateway)
     for cursor in answer.cursors:
+        _check_names(cursor.epoch)
         _check_ranges(cursor.upto, cursor.ranges)
+    _check_numbers(1, *(fork.seq for fork in answer.forks))
+    _check_numbers(0, answer.retry_ms, answer.spread_s)
     return answer
 
 
@@ -237,8 +280,10 @@ def decode_ack(payload: bytes) -> Ack:
     _check_version(ack.v)
     _check_names(ack.receiver, ack.site, ack.gateway, ack.epoch)
     _check_ranges(ack.upto, ack.ranges)
-    if not 1 <= ack.first <= ack.last <= NUMBER_MAX:
-        raise Refusal("bad_header", f"an answer to {ack.first}-{ack.last}")
+    _check_numbers(1, ack.first)
+    _check_numbers(ack.first, ack.last)
+    _check_numbers(1, *(row.seq for row in ack.bad))
+    _check_numbers(0, ack.retry_ms)
     return ack
 
 
@@ -267,6 +312,12 @@ def _check_names(*names: str, least: int = 1) -> None:
     for name in names:
         if not least <= len(name) <= NAME_MAX_CHARS or not _NOT_IN_A_NAME.isdisjoint(name):
             raise Refusal("bad_header", f"{name[:NAME_MAX_CHARS]!r} is not a name")
+
+
+def _check_numbers(least: int, *numbers: int) -> None:
+    for number in numbers:
+        if not least <= number <= NUMBER_MAX:
+            raise Refusal("bad_header", f"expected a number from {least} to {NUMBER_MAX}, got {number}")
 
 
 def _check_ranges(upto: int, ranges: tuple[Range, ...]) -> None:
