@@ -9,7 +9,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = REPOSITORY / "docs" / "reference" / "reasons.md"
-FIRST_ARGUMENT = {"Refused": 0, "InferenceError": 0, "spoil": 1}  # calls and where their code stands
+FIRST_ARGUMENT = {"Refused": 0, "InferenceError": 0, "StickRefused": 0, "spoil": 1}  # calls and where their code stands
 TABLES = {"_REASONS", "_REASONS_OF_FLAGS"}  # dictionaries whose values are codes
 
 
