@@ -108,24 +108,20 @@ def _export(here: Here, medium: Path, max_bytes: int | None, again: bool) -> tup
 
     hub = _trusted(here)[0]
     secret = stick_keys.gateway_secret(here.state_dir)
-    home = {stream: ranges.normalise(home_marks(here.state_dir).synced.get(stream, ())) for stream in here.streams}
+    marks = home_marks(here.state_dir)
+    home = {stream: ranges.normalise(marks.synced.get(stream, ())) for stream in here.streams}
     outward = OutwardStore(here.state_dir)
     try:
         with export_records.held(here.state_dir) as records:
-            extents = outward.extents()
-            everything = filling.wanted(extents, home, {}, here.streams)
-            known = {} if again else export_records.exported(records.all())
-            todo = filling.wanted(extents, home, known, here.streams)
+            elsewhere = {} if again else export_records.exported(records.all())
             done = filling.export(
                 outward,
                 records,
                 medium,
                 filling.Gateway(here.site, here.gateway, __version__, secret, hub, SystemClock()),
-                todo=todo,
-                after_result=ranges.contiguous(home.get("result", ()), 1)[0],
-                elsewhere=filling.numbers(everything) - filling.numbers(todo),
+                filling.plan(outward.extents(), home, elsewhere, here.streams),
                 salt=os.urandom(4),
-                max_bytes=max_bytes,
+                room=filling.Room(max_bytes),
             )
     except OSError as error:
         raise _disk(f"Exporting to {medium}", error, "is the stick still there, and writable? try again") from error

@@ -33,10 +33,6 @@ class Found(NamedTuple):
     export_id: str
     refused: str = ""
 
-    @property
-    def name(self) -> str:
-        return f"{self.site}/{self.gateway}/{self.export_id}"
-
 
 # --- writing ----------------------------------------------------------------------------------------------------
 

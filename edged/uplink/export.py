@@ -46,6 +46,24 @@ class Wanted(NamedTuple):
     last: int
 
 
+class Plan(NamedTuple):
+    """What should go on the stick, in order. elsewhere: numbers on earlier sticks without a receipt.
+
+    after_result: every result up to here is home.
+    """
+
+    todo: list[Wanted]
+    elsewhere: int
+    after_result: int
+
+
+class Room(NamedTuple):
+    """How much one export may take, beside what is free on the stick."""
+
+    max_bytes: int | None = None
+    files_max: int = stick.FILES_MAX
+
+
 @dataclass(frozen=True)
 class Gateway:
     """Who exports, to whom, by which clock."""
@@ -89,6 +107,18 @@ def wanted(
             holes = ranges.missing(known, extent.base, extent.next - 1)
             found[extent.stream] += [Wanted(extent.stream, first, last) for first, last in holes]
     return [part for parts in found.values() for part in parts]
+
+
+def plan(
+    extents: Sequence[StreamExtent],
+    home: Mapping[Stream, Ranges],
+    elsewhere: Contents,
+    streams: Sequence[Stream],
+) -> Plan:
+    """elsewhere: what earlier exports hold; empty to write that once more."""
+    todo = wanted(extents, home, elsewhere, streams)
+    on_the_way = numbers(wanted(extents, home, {}, streams)) - numbers(todo)
+    return Plan(todo, on_the_way, ranges.contiguous(tuple(home.get("result", ())), 1)[0])
 
 
 def numbers(parts: Iterable[Wanted]) -> int:
@@ -141,33 +171,31 @@ def export(
     records: ExportRecords,
     medium: Path,
     gateway: Gateway,
+    plan: Plan,
     *,
-    todo: Sequence[Wanted],
-    after_result: int,
-    elsewhere: int,
     salt: bytes,
-    max_bytes: int | None = None,
+    room: Room = Room(),  # noqa: B008 - a frozen value
     on_file: Callable[[int], None] = lambda _size_bytes: None,
 ) -> Exported:
-    """Write one export and remember it. after_result: results up to here are home. elsewhere: only reported.
+    """Write one export and remember it. Raises `NoRoom`, `OSError`.
 
-    salt: random bytes for the name of the export. on_file: told the bytes written so far. Raises `NoRoom`, `OSError`.
+    salt: random bytes for the name of the export. on_file: told the bytes written so far.
     """
-    total = numbers(todo)
+    total, elsewhere = numbers(plan.todo), plan.elsewhere
     with gateway_folder(medium, gateway.site, gateway.gateway) as folder:
         removed = remove_parts(folder)
-        if not todo:
+        if not plan.todo:
             return Exported(None, None, 0, 0, elsewhere, 0, removed)
         export_id = stick.export_id(records.next_number(), salt)
         batches = Batches(outward, gateway.site, gateway.gateway)
         with closing(ExportWriter(folder, export_id)) as writer:
-            files, size_bytes = _write(writer, batches, todo, gateway.hub, max_bytes, on_file)
+            files, size_bytes = _write(writer, batches, plan.todo, gateway.hub, room, on_file)
             covered = sum(file.last - file.first + 1 for file in files)
             if not files:
                 if batches.too_large:
                     return Exported(None, None, 0, total, elsewhere, batches.too_large, removed)
-                raise _no_room(medium, max_bytes, writer.free_bytes())
-            manifest = _manifest(outward, gateway, export_id, files, total - covered, after_result)
+                raise _no_room(medium, room.max_bytes, writer.free_bytes())
+            manifest = _manifest(outward, gateway, export_id, files, total - covered, plan.after_result)
             signed = stick.sign_manifest(manifest, gateway.secret)
             writer.finish(signed)
         records.add(manifest, signed)
@@ -180,7 +208,7 @@ def _write(
     batches: Batches,
     todo: Sequence[Wanted],
     hub: HubKey,
-    max_bytes: int | None,
+    room: Room,
     on_file: Callable[[int], None],
 ) -> tuple[list[StickFile], int]:
     files: list[StickFile] = []
@@ -189,8 +217,8 @@ def _write(
         for header, batch in batches.of(part):
             line, sealed = stick.seal_file(batch, header, len(files) + 1, hub)
             needed = len(sealed) + RESERVE_BYTES + LINE_BYTES * (len(files) + 1)
-            allowed = max_bytes is None or size_bytes + needed <= max_bytes
-            if not allowed or needed > writer.free_bytes() or len(files) == stick.FILES_MAX:
+            allowed = room.max_bytes is None or size_bytes + needed <= room.max_bytes
+            if not allowed or needed > writer.free_bytes() or len(files) == room.files_max:
                 return files, size_bytes
             writer.write(line.name, sealed)
             files.append(line)

@@ -12,7 +12,7 @@ Key = tuple[str, str, str, str]  # site, gateway, epoch, stream
 
 
 class MemoryDatabase:
-    """Implements `edged.hub.ports.Database`. away_after: commits until it is away; None for never."""
+    """Implements `edged.hub.ports.Database`. away_after: commits until it is away. answers: by stream, else `answer`."""
 
     def __init__(self, receiver: str = "hub-db-1") -> None:
         self._receiver = receiver
@@ -22,6 +22,7 @@ class MemoryDatabase:
         self.rows_written = 0
         self.away_after: int | None = None
         self.answer: tuple[AckStatus, str] = ("ok", "")
+        self.answers: dict[str, tuple[AckStatus, str]] = {}
         self.closed = False
 
     @property
@@ -50,7 +51,8 @@ class MemoryDatabase:
         head = batch.header
         key = (head.site, head.gateway, head.epoch, head.stream)
         before = self.home.get(key, ())
-        if self.answer[0] == "ok":
+        status, reason = self.answers.get(head.stream, self.answer)
+        if status == "ok":
             self.commits += 1
             for first, last in ranges.missing(before, head.first, head.last):
                 self.rows_written += last - first + 1
@@ -63,7 +65,7 @@ class MemoryDatabase:
         upto, beyond = ranges.contiguous(self.home.get(key, ()), head.base)
         return Ack(
             v=VERSION, receiver=self._receiver, site=head.site, gateway=head.gateway, epoch=head.epoch,
-            stream=head.stream, first=head.first, last=head.last, status=self.answer[0], reason=self.answer[1],
+            stream=head.stream, first=head.first, last=head.last, status=status, reason=reason,
             upto=upto, ranges=beyond,
         )  # fmt: skip
 

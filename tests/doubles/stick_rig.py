@@ -15,7 +15,7 @@ from edged.sync.protocol import Stream
 from edged.sync.ranges import Ranges
 from edged.uplink import export as filling
 from edged.uplink import export_records
-from edged.uplink.export import Exported, Gateway
+from edged.uplink.export import Exported, Gateway, Room
 from tests.doubles.clock import FakeClock
 from tests.doubles.hub_database import MemoryDatabase
 from tests.doubles.outward import ListedOutward
@@ -48,7 +48,7 @@ class StickRig:
         *,
         home: dict[Stream, Ranges] | None = None,
         again: bool = False,
-        max_bytes: int | None = None,
+        room: Room = Room(),  # noqa: B008 - a frozen value
         on_file: Callable[[int], None] = lambda _size_bytes: None,
         streams: Sequence[Stream] = STREAMS,
     ) -> Exported:
@@ -56,15 +56,10 @@ class StickRig:
         self._exports += 1
         gateway = Gateway("lyon", "gw-03", "1.0", self.secret, self.hub.public, self.clock)
         with export_records.held(self.state_dir) as records:
-            known = {} if again else export_records.exported(records.all())
-            extents = outward.extents()
-            todo = filling.wanted(extents, home or {}, known, streams)
-            everything = filling.wanted(extents, home or {}, {}, streams)
-            return filling.export(
-                outward, records, self.medium, gateway, todo=todo, after_result=0,
-                elsewhere=filling.numbers(everything) - filling.numbers(todo),
-                salt=self._exports.to_bytes(4, "big"), max_bytes=max_bytes, on_file=on_file,
-            )  # fmt: skip
+            elsewhere = {} if again else export_records.exported(records.all())
+            plan = filling.plan(outward.extents(), home or {}, elsewhere, streams)
+            salt = self._exports.to_bytes(4, "big")
+            return filling.export(outward, records, self.medium, gateway, plan, salt=salt, room=room, on_file=on_file)
 
     def import_all(self, receipt_to: Path | None = None) -> list[Outcome]:
         """What `edged-hub import` does. Raises `DatabaseAway`."""

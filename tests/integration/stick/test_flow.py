@@ -17,8 +17,9 @@ from edged.hub.ports import DatabaseAway
 from edged.hub.stick import Outcome
 from edged.sync import keys, stick
 from edged.sync.keys import StickRefused
-from edged.sync.protocol import RANGES_MAX, Stream
-from edged.uplink.export import NoRoom
+from edged.sync.protocol import RANGES_MAX, AckStatus, Stream
+from edged.sync.ranges import Ranges
+from edged.uplink.export import NoRoom, Room
 from edged.uplink.export_records import ExportsBusy, held
 from tests.doubles.outward import ListedOutward, Span
 from tests.doubles.stick_rig import StickRig
@@ -123,7 +124,7 @@ def limited(rig: StickRig, rows: int = 21_000) -> list[int]:
     outward = ListedOutward(Span("health", "e1", 1, rows), payload_bytes=200)
     counts: list[int] = []
     while True:
-        done = rig.export(outward, max_bytes=1_500_000)
+        done = rig.export(outward, room=Room(max_bytes=1_500_000))
         if done.manifest is None:
             return counts
         assert done.size_bytes <= 1_500_000
@@ -142,7 +143,7 @@ def test_a_small_stick_takes_the_oldest_and_the_next_call_continues_behind_it(ri
 
 def test_how_much_is_left_is_said_to_both_sides(rig: StickRig) -> None:
     outward = ListedOutward(Span("health", "e1", 1, 21_000), payload_bytes=200)
-    done = rig.export(outward, max_bytes=1_500_000)
+    done = rig.export(outward, room=Room(max_bytes=1_500_000))
     assert done.manifest is not None
     assert done.left == 21_000 - done.manifest.rows
     assert one(rig.import_all()).left == done.left
@@ -258,9 +259,19 @@ def test_files_of_others_in_an_unfinished_export_are_not_removed(rig: StickRig) 
     assert [path.name for path in part.iterdir()] == ["holiday.jpg"]
 
 
+def test_an_export_has_at_most_so_many_files_and_the_next_goes_on(rig: StickRig) -> None:
+    home: dict[Stream, Ranges] = {"alarm": tuple((number, number) for number in range(2, 60, 2))}
+    first = rig.export(ListedOutward(Span("alarm", "e1", 1, 60)), home=home, room=Room(files_max=20))
+    assert first.manifest is not None
+    assert (len(first.manifest.files), first.left) == (20, 11)
+    second = rig.export(ListedOutward(Span("alarm", "e1", 1, 60)), home=home, room=Room(files_max=20))
+    assert second.manifest is not None
+    assert (second.manifest.files[0].first, second.left) == (41, 0)
+
+
 def test_no_room_for_a_single_batch_is_said(rig: StickRig) -> None:
     with pytest.raises(NoRoom, match="not even one batch"):
-        rig.export(ListedOutward(RESULTS), max_bytes=1000)
+        rig.export(ListedOutward(RESULTS), room=Room(max_bytes=1000))
     assert list(rig.folder.iterdir()) == []
 
 
@@ -315,6 +326,43 @@ def test_a_hub_that_rejects_the_gateway_says_so(rig: StickRig) -> None:
     rig.database.answer = ("reject", "foreign_gateway")
     outcome = one(rig.import_all())
     assert (outcome.refused, outcome.receipt) == ("foreign_gateway", b"")
+
+
+@pytest.mark.parametrize(("status", "reason"), [("retry", "busy"), ("reject", "before_base")])
+def test_a_batch_that_the_database_does_not_take_stops_none_behind_it(
+    rig: StickRig, status: AckStatus, reason: str
+) -> None:
+    rig.export(ListedOutward(Span("alarm", "e1", 1, 5), Span("health", "e1", 1, 5)))
+    rig.database.answers["alarm"] = (status, reason)
+    outcome = one(rig.import_all())
+    assert [(name, code) for name, code, _ in outcome.files] == [("000001.box", reason)]
+    assert rig.database.home == {("lyon", "gw-03", "e1", "health"): ((1, 5),)}
+    receipt = receipt_of(rig, outcome)
+    assert (receipt.refused_n, receipt.refused) == (1, (stick.RefusedFile("000001.box", reason),))
+
+
+def test_a_hello_that_the_database_cannot_answer_now_is_away(rig: StickRig) -> None:
+    rig.export(ListedOutward(RESULTS))
+    rig.database.answer = ("retry", "busy")
+    with pytest.raises(DatabaseAway, match="busy"):
+        rig.import_all()
+
+
+def test_a_damaged_file_does_not_hide_where_histories_part(rig: StickRig) -> None:
+    class Unseen(ListedOutward):
+        def probes(self, after_seq: int, limit: int):  # type: ignore[no-untyped-def]
+            return ()
+
+    rig.export(ListedOutward(Span("result", "e1", 1, 9000), boot="boot-2"))
+    assert one(rig.import_all()).ok
+    shutil.rmtree(rig.folder)
+    old = rig.export(Unseen(Span("result", "e1", 1, 9000), boot="boot-1"), again=True)
+    assert old.manifest is not None
+    assert old.path is not None
+    assert len(old.manifest.files) > 1
+    (old.path / old.manifest.files[-1].name).write_bytes(b"a bad sector")
+    outcome = one(rig.import_all())
+    assert [fork.seq for fork in outcome.forks] == [old.manifest.files[-2].last]
 
 
 def test_receipts_go_where_they_are_asked_for_too(rig: StickRig, tmp_path: Path) -> None:
