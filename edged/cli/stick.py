@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -110,9 +111,8 @@ def _export(here: Here, medium: Path, max_bytes: int | None, again: bool) -> tup
     secret = stick_keys.gateway_secret(here.state_dir)
     marks = home_marks(here.state_dir)
     home = {stream: ranges.normalise(marks.synced.get(stream, ())) for stream in here.streams}
-    outward = OutwardStore(here.state_dir)
     try:
-        with export_records.held(here.state_dir) as records:
+        with closing(OutwardStore(here.state_dir)) as outward, export_records.held(here.state_dir) as records:
             elsewhere = {} if again else export_records.exported(records.all())
             done = filling.export(
                 outward,
@@ -125,8 +125,6 @@ def _export(here: Here, medium: Path, max_bytes: int | None, again: bool) -> tup
             )
     except OSError as error:
         raise _disk(f"Exporting to {medium}", error, "is the stick still there, and writable? try again") from error
-    finally:
-        outward.close()
     return done, hub
 
 

@@ -12,7 +12,7 @@ Key = tuple[str, str, str, str]  # site, gateway, epoch, stream
 
 
 class MemoryDatabase:
-    """Implements `edged.hub.ports.Database`. away_after: commits until it is away. answers: by stream, else `answer`."""
+    """Implements `edged.hub.ports.Database`. away_after: commits until it is away. answers: by stream."""
 
     def __init__(self, receiver: str = "hub-db-1") -> None:
         self._receiver = receiver
