@@ -22,7 +22,7 @@ from edged.errors import ExitCode
     help="Keep configuration, store and logs in this new folder.",
 )
 def demo(seconds: float | None, chaos: bool, pumps: int, rate: float, keep: Path | None) -> int:
-    """Show what the daemon does, with simulated pumps and a broker of its own.
+    """Show what the daemon does, with simulated pumps, a broker and a hub of its own, and a line that is cut.
 
     Exit code 0 means that nothing was lost and nothing came twice. Where the output is no terminal, its last line is
     one JSON object.
@@ -47,7 +47,8 @@ def demo(seconds: float | None, chaos: bool, pumps: int, rate: float, keep: Path
 
     clock = SystemClock()
     console = Console()
-    options = Options(seconds=seconds, chaos=chaos, pumps=pumps, rate_hz=rate, keep=keep)
+    hub = [sys.executable, "-m", "edged.hub"]
+    options = Options(seconds=seconds, chaos=chaos, pumps=pumps, rate_hz=rate, keep=keep, hub=hub)
     with TerminalShow(console, clock) if console.is_terminal else LineShow(sys.stdout, clock) as show:
         summary = play(options, clock=clock, daemon=[sys.executable, "-m", "edged"], show=show)
         show.end(summary)

@@ -137,7 +137,8 @@ def _home(sync: Mapping[str, object]) -> Iterator[str]:
     yield f"upstream  {sync.get('state', 'starting')}, {', '.join(facts)}"
     for stream, books in _table(sync, "streams").items():
         if isinstance(books, Mapping):
-            yield f"home      {stream}: {books.get('made')} made, {books.get('home')} home, {books.get('waiting')} waiting"
+            shown = ", ".join(f"{books.get(term)} {term}" for term in ("made", "home", "waiting"))
+            yield f"home      {stream}: {shown}"
 
 
 def _ledger(ledger: Mapping[str, object]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from edged.demo.broker import start_broker
 from edged.demo.chaos import Chaos
 from edged.demo.facts import make_facts
 from edged.demo.fleet import demo_plant
+from edged.demo.hub import Line, ask_hub, hub_toml
 from edged.demo.observer import Observer
 from edged.demo.processes import Child, DemoError
 from edged.demo.proxy import Proxy
@@ -41,6 +42,7 @@ class Options(NamedTuple):
     rate_hz: float
     keep: Path | None
     online_s: float = 30.0  # starting Python, loading models and opening a store on a slow machine
+    hub: Sequence[str] = ()  # command of edged-hub; without one no row goes anywhere
     drain_s: float = 45.0  # a long wait between two attempts to reconnect, and the work after it
 
 
@@ -58,15 +60,19 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         # Only chaos needs the proxy, and a proxy costs latency: without chaos the daemon talks to the broker itself.
         proxy = stack.enter_context(Proxy(broker_port)) if options.chaos else None
 
+        centre = stack.enter_context(_centre(options.hub, folder, broker_port)) if options.hub else None
+
         config = folder / "edged.toml"
         port = proxy.port if proxy is not None else broker_port
-        config.write_text(config_toml(port=port, state_dir=folder / "state"), encoding="utf-8")
+        upstream_port = centre.line.port if centre is not None else None
+        text = config_toml(port=port, state_dir=folder / "state", upstream_port=upstream_port)
+        config.write_text(text, encoding="utf-8")
         edged = stack.enter_context(Child("edged", [*daemon, "run", "--config", str(config)], folder / "edged.log"))
         data = make_facts()
         stack.enter_context(Observer(ROOT, port=broker_port, facts=data, clock=clock))
         edged.start()
 
-        session = Session(waiter, broker, edged, data, show)
+        session = Session(waiter, broker, edged, data, show, hub=centre.hub if centre is not None else None)
         session.wait_until_online(options.online_s)
         plant = demo_plant(options.pumps, SEED)
         publisher = Publisher(plant, port=broker_port, rate_hz=options.rate_hz, facts=data, clock=clock)
@@ -74,11 +80,36 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         session.begin(options.seconds)
         if proxy is not None:
             session.chaos = Chaos(proxy, edged, start_ns=clock.mono_ns(), seconds=options.seconds)
+        if centre is not None:
+            session.line = Line(centre.line, start_ns=clock.mono_ns(), seconds=options.seconds)
         session.watch()
         publisher.finish()
         session.drain(publisher.is_alive, options.drain_s)
         session.linger(_LINGER_S)
-        return session.close(lambda: ask_ledger(daemon, config))
+        return session.close(
+            lambda: ask_ledger(daemon, config),
+            lambda: ask_hub(options.hub, centre.config) if centre is not None else None,
+        )
+
+
+class Centre(NamedTuple):
+    """The hub, and the proxy that the gateway reaches it through."""
+
+    hub: Child
+    line: Proxy
+    config: Path
+
+
+@contextmanager
+def _centre(command: Sequence[str], folder: Path, broker_port: int) -> Iterator[Centre]:
+    """The hub listens on the same broker; what the gateway sends it goes through a line that can be cut."""
+    (folder / "hub").mkdir()
+    config = folder / "hub.toml"
+    config.write_text(hub_toml(port=broker_port, folder=folder), encoding="utf-8")
+    hub = Child("edged-hub", [*command, "run", "--config", str(config)], folder / "hub.log")
+    with hub, Proxy(broker_port) as line:
+        hub.start()
+        yield Centre(hub, line, config)
 
 
 def ask_ledger(daemon: Sequence[str], config: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import msgspec
 from edged.demo.accounting import Seen
 from edged.demo.facts import Heard
 
-_READ = frozenset({"result", "state", "mode", "health", "gap", "dlq", "alarm", "device"})
+_READ = frozenset({"sync", "result", "state", "mode", "health", "gap", "dlq", "alarm", "device"})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -50,6 +50,10 @@ class Picture:
     letters: Counter[str] = field(default_factory=Counter)
     bad_results: int = 0
     unreadable: int = 0
+    made: int = 0
+    """Newest number of a result that SCADA has seen."""
+    home: int = 0
+    """Results that the hub has called home."""
 
     def hear(self, heard: Heard) -> Seen | None:
         """Take one message; returns the result it carried, if it was one."""
@@ -57,6 +61,8 @@ class Picture:
         if branch not in _READ:
             return None
         try:
+            if branch == "sync" and rest != ["result", "ack"]:
+                return None
             body = _decode(heard.payload) if heard.payload else {}
             if branch == "result":
                 return self._result(body, heard.at_ns)
@@ -76,6 +82,7 @@ class Picture:
             device.label, device.label_score = body["label"], body["score"]
         else:
             device.anomaly = body["score"]
+        self.made = max(self.made, int(body.get("seq") or 0))
         self.last_result_ns = at_ns
         return seen
 
@@ -92,6 +99,9 @@ class Picture:
             self.missing_events += int(body.get("count") or 0)
         elif branch == "dlq" and rest:
             self.letters[rest[0]] += 1 + int(body.get("suppressed") or 0)
+        elif branch == "sync":
+            beyond = sum(last - first + 1 for first, last in body.get("ranges", ()))
+            self.home = max(self.home, int(body["upto"]) + beyond)
         elif branch == "alarm" and len(rest) == 2:
             self._alarm(self._device(rest[0]), rest[1], "cleared" if cleared else str(body["state"]))
         elif branch == "device" and len(rest) == 2:

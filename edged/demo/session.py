@@ -9,11 +9,12 @@ from typing import Any
 from edged.demo.accounting import Accounts
 from edged.demo.chaos import Chaos
 from edged.demo.facts import Acknowledged, Broken, Facts, Heard, Published
+from edged.demo.hub import HubBooks, Line
 from edged.demo.processes import Child, DemoError
 from edged.demo.scada import Picture
 from edged.demo.settings import CONDITION, PIPELINES, ROOT
 from edged.demo.show import Show
-from edged.demo.summary import Summary
+from edged.demo.summary import Centre, Summary
 from edged.demo.view import Screen
 from edged.demo.waiting import Waiter
 
@@ -23,11 +24,14 @@ _RECENT = 1000  # latencies that the live percentiles are made of
 class Session:
     """From "is it online?" to the summary; every wait is bounded and keeps the books up to date."""
 
-    def __init__(self, waiter: Waiter, broker: Child, edged: Child, facts: Facts, show: Show) -> None:
+    def __init__(
+        self, waiter: Waiter, broker: Child, edged: Child, facts: Facts, show: Show, *, hub: Child | None = None
+    ) -> None:
         self._waiter = waiter
         self._clock = waiter.clock
         self._broker = broker
         self._edged = edged
+        self._children = [child for child in (broker, edged, hub) if child is not None]
         self._facts = facts
         self._show = show
         self._accounts = Accounts(PIPELINES)
@@ -36,6 +40,7 @@ class Session:
         self._seconds: float | None = None
         self._start_ns = self._clock.mono_ns()
         self.chaos: Chaos | None = None
+        self.line: Line | None = None
 
     def wait_until_online(self, within_s: float) -> None:
         """The plant must not start before the daemon has subscribed: what comes earlier nobody owes an answer."""
@@ -61,18 +66,30 @@ class Session:
         self._seconds = self._elapsed_s()
         if self.chaos is not None:
             self.chaos.end(self._clock.mono_ns())
+        if self.line is not None:
+            self.line.end(self._clock.mono_ns())
 
     def drain(self, plant_busy: Callable[[], bool], within_s: float) -> None:
         """Wait for what is still owed; what is owed after that counts as lost."""
         self._phase = "plant stopped, waiting for what is owed"
         self._waiter.until(
-            lambda: not plant_busy() and not self._take() and not self._accounts.owed, within_s, each=self._turn
+            lambda: not plant_busy() and not self._take() and not self._accounts.owed and self._at_home(),
+            within_s,
+            each=self._turn,
         )
+
+    def _at_home(self) -> bool:
+        """Whether the hub has called home everything that SCADA saw."""
+        return self.line is None or self._picture.home >= self._picture.made
 
     def linger(self, seconds: float) -> None:
         self._waiter.until(lambda: False, seconds, each=self._turn)
 
-    def close(self, ask_ledger: Callable[[], Mapping[str, Any] | None]) -> Summary:
+    def close(
+        self,
+        ask_ledger: Callable[[], Mapping[str, Any] | None],
+        ask_hub: Callable[[], HubBooks | None] = lambda: None,
+    ) -> Summary:
         """Ask for the books, stop the daemon as systemd would, hear its last words, and sum up.
 
         ask_ledger: `R/health` comes every ten seconds only; None when nobody answers, then the last one heard counts.
@@ -91,15 +108,18 @@ class Session:
             ledger=ledger,
             damages=self.chaos.report() if self.chaos is not None else (),
             daemon_exit=status,
+            centre=Centre(self._picture.made, ask_hub(), self.line.cut_s) if self.line is not None else None,
         )
 
     def _turn(self) -> None:
         self._take()
-        for child in (self._broker, self._edged):
+        for child in self._children:
             if child.ended() is not None:
                 raise DemoError(
                     f"{child.name} ended by itself with status {child.ended()}; its log ends with:\n{child.log_tail()}"
                 )
+        if self.line is not None:
+            self.line.tick(self._clock.mono_ns())
         if self.chaos is not None:
             self.chaos.tick(
                 self._clock.mono_ns(),
@@ -142,4 +162,5 @@ class Session:
             doing=self.chaos.doing if self.chaos is not None else "",
             damages=self.chaos.damages if self.chaos is not None else (),
             phase=self._phase,
+            line=None if self.line is None else "cut" if self.line.cut else "open",
         )

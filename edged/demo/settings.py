@@ -25,7 +25,7 @@ state_dir = "{state_dir}"
 url = "mqtt://127.0.0.1:{port}"
 keep_alive_s = 5
 
-[security]
+{upstream}[security]
 allow_unsigned = true      # the demo's models are made by edged/demo/train.py and signed by nobody
 
 # Every event on its own: how far is this sample from those of a healthy pump?
@@ -68,9 +68,21 @@ alarm = [
 """
 
 
-def config_toml(*, port: int, state_dir: Path, models: Path = MODELS) -> str:
-    """edged.toml for a broker at `port` of this machine."""
+_UPSTREAM = """\
+[upstream]                 # the line to the centre, which the demo cuts
+url = "mqtt://127.0.0.1:{port}"
+rate_limit_kbit_s = 2000
+live_interval_ms = 500
+reconnect_spread_s = 0     # one gateway needs not wait for others
+health_interval_s = 10
+
+"""
+
+
+def config_toml(*, port: int, state_dir: Path, models: Path = MODELS, upstream_port: int | None = None) -> str:
+    """edged.toml for a broker at `port` of this machine; rows go home by `upstream_port`, or not at all."""
     return _TEMPLATE.format(
+        upstream=_UPSTREAM.format(port=upstream_port) if upstream_port is not None else "",
         site=SITE,
         gateway=GATEWAY,
         state_dir=state_dir,

@@ -7,7 +7,21 @@ from typing import Any, NamedTuple
 
 from edged.demo.accounting import Tally
 from edged.demo.chaos import Damage
+from edged.demo.hub import HubBooks
 from edged.demo.scada import Picture
+
+
+class Centre(NamedTuple):
+    """The way home: results made as SCADA saw them, what the hub's database holds (None: it could not be asked)."""
+
+    made: int
+    books: HubBooks | None
+    cut_s: float
+
+    @property
+    def complete(self) -> bool:
+        """Every result that was made is a row at the hub, or a tombstone there, and nothing else is."""
+        return self.books is not None and self.books.rows + self.books.tombstoned == self.made
 
 
 class Summary(NamedTuple):
@@ -19,11 +33,13 @@ class Summary(NamedTuple):
     ledger: Mapping[str, Any]
     damages: Sequence[Damage]
     daemon_exit: int | None
+    centre: Centre | None = None
 
     @property
     def kept_its_promise(self) -> bool:
-        """Nothing lost, nothing twice, and something happened at all."""
-        return self.tally.events > 0 and self.tally.lost == 0 and self.tally.duplicates == 0
+        """Nothing lost, nothing twice, everything at home, and something happened at all."""
+        whole = self.tally.events > 0 and self.tally.lost == 0 and self.tally.duplicates == 0
+        return whole and (self.centre is None or self.centre.complete)
 
 
 def facts(summary: Summary) -> dict[str, Any]:
@@ -51,7 +67,13 @@ def facts(summary: Summary) -> dict[str, Any]:
         "ledger": dict(summary.ledger),
         "chaos": [damage._asdict() for damage in summary.damages],
         "daemon_exit": summary.daemon_exit,
+        "home": _home(summary.centre) if summary.centre is not None else None,
     }
+
+
+def _home(centre: Centre) -> dict[str, Any]:
+    books = centre.books._asdict() if centre.books is not None else {}
+    return {"made": centre.made, **books, "cut_s": round(centre.cut_s, 1), "complete": centre.complete}
 
 
 def sentences(summary: Summary) -> list[str]:
@@ -69,9 +91,21 @@ def sentences(summary: Summary) -> list[str]:
             f" 99 % within {tally.p99_ms:.1f} ms, the slowest {tally.worst_ms:.0f} ms."
         )
     lines.append(f"SCADA saw {picture.alarms_raised} alarms, {picture.gaps} gaps, mode {picture.mode}.")
+    if summary.centre is not None:
+        lines.append(_home_sentence(summary.centre))
     lines.extend(damage_sentence(damage) for damage in summary.damages)
     lines.append("Nothing was lost." if summary.kept_its_promise else "THE PROMISE WAS BROKEN: see the figures above.")
     return lines
+
+
+def _home_sentence(centre: Centre) -> str:
+    cut = f"The line to the hub was cut for {centre.cut_s:.1f} s; " if centre.cut_s else ""
+    if centre.books is None:
+        return f"{cut}the hub could not be asked what it has."
+    there = f"{centre.books.rows} rows"
+    if centre.books.tombstoned:
+        there += f" and {centre.books.tombstoned} tombstones"
+    return f"{cut}of {centre.made} results made the hub has {there}, {centre.books.missing} missing."
 
 
 def damage_sentence(damage: Damage) -> str:

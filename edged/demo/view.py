@@ -16,6 +16,7 @@ from edged.demo.scada import Device, Picture
 from edged.demo.summary import damage_sentence
 
 _BAR_WIDTH = 20
+_HOME_WIDTH = 40
 _PUMPS_SHOWN = 24
 _GOOD, _WARN, _BAD, _DIM = "green", "yellow", "bold red", "dim"
 _LABEL_STYLE = {"ok": _GOOD, "cavitation": _WARN, "valve_stuck": _WARN, "bearing": _BAD}
@@ -32,6 +33,8 @@ class Screen(NamedTuple):
     doing: str
     damages: Sequence[Damage]
     phase: str
+    line: str | None = None
+    """State of the line to the hub: open or cut; None without one."""
 
 
 def plain(screen: Screen) -> str:
@@ -40,9 +43,10 @@ def plain(screen: Screen) -> str:
     p50, p99 = _percentiles(screen.recent_ms)
     alarms = sum(len(device.alarms) for device in picture.devices.values())
     doing = f" | {screen.doing}" if screen.doing else ""
+    home = f"  home {picture.home} of {picture.made}, line {screen.line}" if screen.line else ""
     return (
         f"{screen.elapsed_s:6.1f} s  {picture.state}/{picture.mode}  events {tally.events}  results {tally.results}  "
-        f"owed {tally.lost}  duplicates {tally.duplicates}  p50 {p50} p99 {p99} ms  alarms {alarms}  "
+        f"owed {tally.lost}  duplicates {tally.duplicates}  p50 {p50} p99 {p99} ms  alarms {alarms}{home}  "
         f"{screen.phase}{doing}"
     )
 
@@ -50,6 +54,8 @@ def plain(screen: Screen) -> str:
 def render(screen: Screen) -> RenderableType:
     """One frame."""
     parts: list[RenderableType] = [_head(screen), _pumps(screen.picture), _figures(screen)]
+    if screen.line:
+        parts.append(_way_home(screen))
     if screen.doing or screen.damages:
         parts.append(_chaos(screen))
     return Group(*parts)
@@ -118,6 +124,21 @@ def _figures(screen: Screen) -> RenderableType:
     if picture.ledger:
         body.append(Text(f"ledger   {ledger_line(picture.ledger)}"))
     return Panel(Group(*body), title="The books, kept from outside", title_align="left")
+
+
+def _way_home(screen: Screen) -> RenderableType:
+    """What waits in the store while the line is cut, and how it goes home afterwards."""
+    picture = screen.picture
+    waiting = max(0, picture.made - picture.home)
+    share = picture.home / picture.made if picture.made else 1.0
+    filled = round(share * _HOME_WIDTH)
+    line = Text("line to the hub ")
+    line.append(str(screen.line), _GOOD if screen.line == "open" else _BAD)
+    line.append("   ")
+    line.append("█" * filled + "·" * (_HOME_WIDTH - filled), _GOOD if not waiting else _WARN)
+    line.append(f"   made {picture.made}, home {picture.home}, ")
+    line.append(f"waiting in the store {waiting}", _WARN if waiting else _GOOD)
+    return Panel(line, title="The way home", title_align="left")
 
 
 def _owed(tally: Tally) -> Text:

@@ -31,6 +31,7 @@ VERBS = {
     "check": Verb("edged.hub.verbs", "check", "Check the configuration and list every problem."),
     "migrate": Verb("edged.hub.verbs", "migrate", "Bring the schema of the database up to date."),
     "status": Verb("edged.hub.verbs", "status", "Show what the running hub is doing."),
+    "ledger": Verb("edged.hub.ledger_cli", "ledger", "Show what is home and what is missing, by gateway."),
     "import": Verb("edged.hub.stick_cli", "import_stick", "Take what is on a stick, and write a receipt."),
     "keys": Verb("edged.hub.stick_cli", "keys", "Show this hub's public key, which sticks are sealed to."),
     "version": Verb("edged.hub.verbs", "version", "Print versions."),
