@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -119,6 +119,7 @@ def spread_s(gateways: int) -> int:
 
 
 UNKNOWN = "-"
+_Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -127,10 +128,10 @@ class Named(msgspec.Struct, frozen=True):
     The defaults are words and numbers that every reader of an `Ack` takes, and that fit no batch.
     """
 
-    epoch: str = UNKNOWN
+    epoch: Annotated[str, msgspec.Meta(pattern=r"^[^/+#\x00-\x1f\x7f]{1,128}$")] = UNKNOWN
     stream: Stream | None = None
-    first: int = 1
-    last: int = 1
+    first: _Number = 1
+    last: _Number = 1
 
 
 class _Greeting(msgspec.Struct, frozen=True):
@@ -153,7 +154,7 @@ def named(head: bytes) -> Named:
         found = _NAMED.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # also right JSON with wrong types
         return Named()
-    return msgspec.structs.replace(found, epoch=found.epoch[:REASON_MAX_CHARS] or UNKNOWN)
+    return found if found.first <= found.last else msgspec.structs.replace(found, first=1, last=1)
 
 
 def answer(

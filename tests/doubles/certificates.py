@@ -29,12 +29,15 @@ class Authority:
         files = ("-keyout", str(self._ca_key), "-out", str(self.ca_file))
         _openssl("req", "-x509", *_NEW_KEY, *subject, *extensions, *files, "-days", "30")
 
-    def issue(self, name: str, *, names: str = "IP:127.0.0.1,DNS:localhost", days: int = 30) -> tuple[Path, Path]:
-        """(certificate, key) for `name`. `names`: subjectAltName; 0 days: expired at once."""
+    def issue(
+        self, name: str, *, names: str = "IP:127.0.0.1,DNS:localhost", days: int = 30, subject: str = ""
+    ) -> tuple[Path, Path]:
+        """(certificate, key) in files of this name. `names`: subjectAltName; `subject`: another CN; 0 days: expired."""
+        common_name = (subject or name).replace("/", "\\/")
         certificate, key, request = (self.folder / f"{name}.{kind}" for kind in ("pem", "key", "csr"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
-        _openssl("req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))
+        _openssl("req", *_NEW_KEY, "-subj", f"/CN={common_name}", "-keyout", str(key), "-out", str(request))
         signing = ("-CA", str(self.ca_file), "-CAkey", str(self._ca_key), "-CAcreateserial")
         files = ("-in", str(request), "-out", str(certificate), "-extfile", str(extensions))
         _openssl("x509", "-req", *files, *signing, "-days", str(days))

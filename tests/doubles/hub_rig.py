@@ -179,10 +179,12 @@ async def running_worker(
 class Gateway(Peer):
     """A gateway at a broker: publishes batches below its root, and keeps the answers."""
 
-    def __init__(self, port: int, site: str = "lyon", gateway: str = "gw-1", root: str = "edged/v1") -> None:
-        self.root = f"{root}/{site}/{gateway}"
+    def __init__(
+        self, port: int, site: str = "lyon", gateway: str = "gw-1", *, username: str = "", password: str = ""
+    ) -> None:
+        self.root = f"edged/v1/{site}/{gateway}"
         self.site, self.gateway = site, gateway
-        super().__init__(port, f"{self.root}/sync/+/ack")
+        super().__init__(port, f"{self.root}/sync/+/ack", username=username, password=password)
 
     async def batch(self, first: int, last: int, stream: Stream = "alarm", **header: Any) -> None:
         data = payload(first, last, stream=stream, site=self.site, gateway=self.gateway, **header)

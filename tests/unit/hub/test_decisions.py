@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,7 +140,10 @@ def test_fleets_are_spread_over_time(gateways: int, spread_s: int) -> None:
     ("head", "named"),
     [
         (b'{"epoch":"e","stream":"alarm","first":3,"last":5,"n":99}\n', Named("e", "alarm", 3, 5)),
-        (b'{"epoch":"","first":3,"last":5}\n', Named("-", None, 3, 5)),
+        (b'{"epoch":"","first":3,"last":5}\n', Named()),
+        (b'{"epoch":"a/b","first":3,"last":5}\n', Named()),
+        (b'{"epoch":"e","first":9,"last":5}\n', Named("e", None, 1, 1)),
+        (b'{"epoch":"e","first":-3,"last":5}\n', Named()),
         (b'{"epoch":"e"}', Named()),
         (b'{"epoch":5}\n', Named()),
         (b"\xff\xfe\n", Named()),
@@ -146,15 +151,33 @@ def test_fleets_are_spread_over_time(gateways: int, spread_s: int) -> None:
         (b'{"x":"' + b"y" * HEADER_MAX_BYTES + b'"}\n', Named()),
         (b"", Named()),
     ],
-    ids=["whole", "no epoch", "no line", "wrong type", "no text", "deep", "too long", "nothing"],
+    ids=[
+        "whole",
+        "no epoch",
+        "bad epoch",
+        "backwards",
+        "negative",
+        "no line",
+        "wrong type",
+        "no text",
+        "deep",
+        "too long",
+        "nothing",
+    ],
 )
 def test_an_answer_names_what_can_be_read_of_a_bad_header(head: bytes, named: Named) -> None:
     assert decisions.named(head) == named
 
 
-@given(st.binary(max_size=300))
-def test_no_header_is_too_strange(head: bytes) -> None:
-    decisions.named(head)
+@given(
+    st.binary(max_size=300)
+    | st.fixed_dictionaries(
+        {"epoch": st.text(), "first": st.integers(), "last": st.integers()}, optional={"stream": st.text()}
+    ).map(lambda fields: json.dumps(fields).encode() + b"\n")
+)
+def test_no_header_is_too_strange_for_an_answer_that_can_be_read(head: bytes) -> None:
+    made = decisions.answer(decisions.named(head), Place(GW), "hub", "reject", "bad_header")
+    assert decode_ack(encode_message(made)) == made
 
 
 @pytest.mark.parametrize("stream", ["alarm", None])
