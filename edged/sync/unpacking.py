@@ -15,6 +15,8 @@ from typing import Any
 from edged.sync.digits import from_digits
 from edged.sync.frame import Frame, gather, spread
 from edged.sync.nodes import (
+    LEAST,
+    MOST,
     Base64,
     Beside,
     ByCall,
@@ -115,7 +117,10 @@ def _deltas(node: Deltas, n: int, frame: Frame) -> list[int]:
 
 
 def _times(node: Times, n: int, frame: Frame) -> list[int]:
-    return [node.factor * value for value in integers(node.values, n, frame)]
+    values = [node.factor * value for value in integers(node.values, n, frame)]
+    if values and not LEAST <= min(values) <= max(values) <= MOST:  # times of times must not become endless integers
+        raise ValueError("a multiple has more than 64 bits")
+    return values
 
 
 def _zigzag(node: ZigZag, n: int, frame: Frame) -> list[int]:

@@ -260,6 +260,7 @@ BAD_NODES: dict[str, Any] = {
     "words of nothing": ["words", [], ["const", 0]],
     "deltas of text": ["deltas", 0, ["const", "1"]],
     "times of text": ["times", 1000, ["const", "1"]],
+    "times of times": ["times", 2**62, ["times", 2**62, ["const", 1]]],
     "a factor of more than 64 bits": ["times", 2**64, ["const", 1]],
     "zigzag of null": ["zigzag", ["const", None]],
     "recent before the first": ["recent", 0, ["const", 1], ["const", 1]],
