@@ -11,7 +11,8 @@ from edged.sync.ranges import Ranges, add, clip, contiguous, count, covers, miss
 
 LIVE_MAX_NS = 30_000_000_000  # unsent for so long, a row is backlog
 MARK_NS = 200_000_000  # numbers made within this time count as made at once
-FIXED_BYTES = 600  # of a batch: header and column names
+ROW_MIN_BYTES = 0.05  # rows that repeat each other compress to almost nothing
+FIXED_BYTES = 500  # of a batch: header and column names
 FIRST_GUESS_BYTES = {"alarm": 120.0, "health": 120.0, "result": 20.0, "telemetry": 30.0}
 
 
@@ -138,13 +139,13 @@ class Course:
 
     def weighed(self, rows: int, size_bytes: int) -> None:
         """Learn from a batch how many bytes a row takes; few rows teach little."""
-        seen = max(1.0, (size_bytes - FIXED_BYTES) / rows)
+        seen = max(ROW_MIN_BYTES, (size_bytes - FIXED_BYTES) / rows)
         trust = max(0.05, min(0.5, rows / 200))
         self.row_bytes += trust * (seen - self.row_bytes)
 
     def too_heavy(self, rows: int, size_bytes: int) -> None:
         """Believe at once that rows are so large."""
-        self.row_bytes = max(1.0, (size_bytes - FIXED_BYTES) / rows)
+        self.row_bytes = max(ROW_MIN_BYTES, (size_bytes - FIXED_BYTES) / rows)
 
     def made_ns(self, number: int) -> int:
         """When it was noticed that `number` exists."""

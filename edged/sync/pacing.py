@@ -14,11 +14,11 @@ BATCH_MIN_BYTES = 2_048
 BATCH_MAX_BYTES = 262_144
 START_BYTES_S = 8_192.0  # 64 kbit/s: what the slowest link in use carries
 FLOOR_BYTES_S = 512.0  # below this a batch takes minutes; the queue is then bounded by the window
-QUEUE_S = 0.1  # queueing beyond this, and beyond a quarter of the delay (jitter), means that we are too fast
+QUEUE_S = 0.07  # queueing beyond this, and beyond a quarter of the delay (jitter), means that we are too fast
 QUEUE_DEEP_S = 1.0
 DRAIN_MAX_S = 5.0  # how long we keep still, at most, for a queue to empty
 GROW_FIRST = 1.03  # per batch; it accelerates while all goes well
-GROW_STEP = 0.01
+GROW_STEP = 0.005
 GROW_MAX = 1.5
 FALL = 0.7
 FALL_DEEP = 0.5
@@ -50,7 +50,7 @@ class Pacing:
         self.rate_bytes_s = min(self._limit, START_BYTES_S)
         self.free_ns = now_ns
         self._growth = 0.0  # 0: doubling, until the first queue
-        self._changed_ns = now_ns
+        self._changed(now_ns)
         self._base_ns = self._base_next_ns = 0  # least delay of this window and of the one before; 0: unknown
         self._window_ns = now_ns
 
@@ -84,15 +84,22 @@ class Pacing:
         queued_s = (delay_ns - self._base_ns - own_ns) / _NS
         if queued_s > QUEUE_S + self.base_s / 4:
             self._slow_down(now_ns, queued_s, size_bytes / delay_ns * _NS)
-        elif size_bytes * 2 >= self.batch_bytes or self.batch_bytes == BATCH_MIN_BYTES:  # a small one proves little
+            return
+        self._carried_bytes += size_bytes
+        if size_bytes * 2 >= self.batch_bytes or self._in_use(now_ns):  # else it proves little
             self._speed_up(now_ns)
+
+    def _in_use(self, now_ns: int) -> bool:
+        """Whether the present rate was really used, if in small batches."""
+        possible_bytes = self.rate_bytes_s * (now_ns - self._changed_ns) / _NS
+        return self._carried_bytes * 2 >= max(possible_bytes, self.batch_bytes)
 
     def _slow_down(self, now_ns: int, queued_s: float, proven_bytes_s: float) -> None:
         fall = FALL_DEEP if queued_s > QUEUE_DEEP_S else FALL
         self.rate_bytes_s = max(self.rate_bytes_s * fall, min(proven_bytes_s, self.rate_bytes_s), FLOOR_BYTES_S)
         self.free_ns = max(self.free_ns, now_ns + int(min(queued_s, DRAIN_MAX_S) * _NS))
         self._growth = GROW_FIRST
-        self._changed_ns = now_ns
+        self._changed(now_ns)
         self.slowdowns += 1
 
     def _speed_up(self, now_ns: int) -> None:
@@ -101,7 +108,11 @@ class Pacing:
             self._growth = min(GROW_MAX, self._growth + GROW_STEP)
         else:
             self.rate_bytes_s = min(self._limit, self.rate_bytes_s * 2)
+        self._changed(now_ns)
+
+    def _changed(self, now_ns: int) -> None:
         self._changed_ns = now_ns
+        self._carried_bytes = 0
 
     def _remember(self, now_ns: int, delay_ns: int) -> None:
         if now_ns - self._window_ns >= BASE_WINDOW_NS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -74,6 +76,45 @@ class ListedOutward:
 
     def close(self) -> None:
         self.closed = True
+
+
+class FileOutward:
+    """Implements `edged.ports.Outward` over a JSON file that a test rewrites while another process reads it.
+
+    {"next": {stream: number}, "lost": [[stream, first, last, reason], ...], "base": {stream: number}}
+    """
+
+    EPOCH = "epoch-1"
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def _listed(self) -> ListedOutward:
+        told = json.loads(self._file.read_text())
+        spans: list[Span] = []
+        for stream, number in told["next"].items():
+            first = told.get("base", {}).get(stream, 1)
+            for name, low, high, reason in sorted(told.get("lost", ())):
+                if name == stream and low >= first:
+                    if low > first:
+                        spans.append(Span(stream, self.EPOCH, first, low - 1))
+                    spans.append(Span(stream, self.EPOCH, low, high, reason))
+                    first = high + 1
+            if first < number:
+                spans.append(Span(stream, self.EPOCH, first, number - 1))
+        return ListedOutward(*spans)
+
+    def extents(self) -> tuple[StreamExtent, ...]:
+        return self._listed().extents()
+
+    def probes(self, after_seq: int, limit: int) -> tuple[Probe, ...]:
+        return ()
+
+    def piece(self, stream: Stream, seq: int, limit: int) -> Piece | None:
+        return self._listed().piece(stream, seq, limit)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _noise(seq: int, n_bytes: int) -> bytes:
