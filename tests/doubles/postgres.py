@@ -124,11 +124,13 @@ class Postgres:
     def socket_url(self, name: str = "postgres") -> str:
         return f"postgresql://postgres@/{name}?host={self.folder}&port={self.port}"
 
-    def database(self) -> str:
-        """The name of a new, empty database."""
+    def database(self, *options: str) -> str:
+        """The name of a new, empty database. options: of createdb."""
         self._made += 1
         name = f"edged_{self._made}"
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-T", "template0", name)
+        self._run(
+            "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-T", "template0", *options, name
+        )
         return name
 
     def remove(self) -> None:

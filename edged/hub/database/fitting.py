@@ -18,7 +18,7 @@ import msgspec
 INT64_MAX = 2**63 - 1
 SPAN_MAX = 2**61  # two of them can be added in a query without leaving 64 bits
 TIME_MIN_MS = -62_135_596_800_000  # 0001-01-01
-TIME_MAX_MS = 253_402_300_799_000  # the last second of 9999: RFC 3339 ends here, and so do SQLite's dates
+TIME_MAX_MS = 32_503_680_000_000  # 3000-01-01: whatever a correction adds or takes, a database can show it
 
 WRONG_TYPE = "wrong_type"
 RANGE = "number_range"
@@ -39,8 +39,8 @@ def find(column: Sequence[Any], fits: Callable[[Sequence[Any]], bool], problem: 
     try:
         if fits(column):
             return {}
-    except (TypeError, ValueError, OverflowError):
-        pass  # a value of a type that cannot even be looked at: the loop below names it
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass  # a value that cannot even be looked at: the loop below names it
     return {place: reason for place, value in enumerate(column) if (reason := problem(value))}
 
 
@@ -146,6 +146,8 @@ def _document_problem(value: Any) -> str:
 def objects(column: Sequence[Any]) -> tuple[list[str | None], Reasons]:
     """Objects {name: number or numbers} as texts of JSON, None as None; and those that cannot be written as such."""
     try:
+        if not set(map(type, column)) <= {dict, NoneType}:
+            raise TypeError
         raw = [None if value is None else encode_json(value) for value in column]
         together = b"".join(filter(None, raw))
         # an infinity is written as null, and no reader of a number expects that

@@ -64,11 +64,11 @@ async def migrate(url: str) -> list[str]:
                 await connection.execute("INSERT INTO schema_version (version) VALUES ($1)", version)
             done.append(f"schema version {version}")
         if not found:
-            done += await _hypertables(connection)
+            done += await hypertables(connection)
     return done
 
 
-async def _hypertables(connection: Any) -> list[str]:
+async def hypertables(connection: Any) -> list[str]:
     """Where TimescaleDB is loaded, the large tables become its own; without it they stay what they are."""
     if "timescaledb" not in await connection.fetchval("SHOW shared_preload_libraries"):
         return []  # making the extension would end the connection

@@ -1,0 +1,1 @@
+"""The hub database: against a real PostgreSQL, and SQLite."""

@@ -1,0 +1,1 @@
+"""What the hub database decides before it writes."""
