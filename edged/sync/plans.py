@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, compress
 from operator import add, sub
 from types import NoneType
 from typing import Any, NamedTuple
@@ -65,15 +66,12 @@ def _group_deltas(values: list[int], frame: Frame) -> Choice | None:
     if 2 * frame.groups > frame.n:
         return None
     ordered = gather(values, frame.order)
-    rest = list(map(sub, ordered[1:], ordered))
-    firsts, place = [], 0
-    for size in frame.sizes:
-        firsts.append(ordered[place])
-        place += size
-    place = frame.n
-    for size in reversed(frame.sizes[1:]):
-        place -= size
-        del rest[place - 1]
+    starts = list(accumulate(frame.sizes[:-1], initial=0))
+    goes_on = bytearray(b"\x01") * frame.n
+    for start in starts:
+        goes_on[start] = 0
+    firsts = [ordered[start] for start in starts]
+    rest = list(compress(map(sub, ordered[1:], ordered), goes_on[1:]))
     first, more = packing.integers(firsts), packing.integers(rest)
     return Choice(first.bits + more.bits, lambda: GroupDeltas(first.make(), more.make()))
 
