@@ -163,10 +163,7 @@ class BrokerLink:
         if self._receiver.door.enter(place.sender, arrival.size_bytes):
             self._post(self._start, session, arrival, message.token)
             return
-        busy = self._receiver.busy(arrival)
-        self._around.metrics.answer(VIA, kind(busy), busy.status, busy.reason)
-        self._send(session, arrival, busy)
-        session.done(message.token)
+        self._answer(session, arrival, message.token, self._receiver.busy(arrival))
 
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
         try:
@@ -174,10 +171,17 @@ class BrokerLink:
         except RuntimeError:  # the loop is closed: the process ends
             pass
 
-    def _send(self, session: Session, arrival: Arrival, answer: Answer) -> None:
-        unsent = session.answer(answer_topic(self._table.root, arrival.place), encode_message(answer))
-        if unsent:
-            self._around.metrics.unsent(unsent)  # the gateway asks again
+    def _answer(self, session: Session, arrival: Arrival, token: int, answer: Answer | None) -> None:
+        """After the commit: the answer, then the acknowledgement, so that nobody takes over what is done."""
+        metrics = self._around.metrics
+        if answer is None:
+            metrics.ignored("receiver_unknown")
+        else:
+            metrics.answer(VIA, kind(answer), answer.status, answer.reason)
+            unsent = session.answer(answer_topic(self._table.root, arrival.place), encode_message(answer))
+            if unsent:
+                metrics.unsent(unsent)  # the gateway asks again
+        session.done(token)
 
     # --- the second half, on the loop ---
 
@@ -194,12 +198,7 @@ class BrokerLink:
     async def _handle(self, session: Session, arrival: Arrival, token: int) -> None:
         try:
             self._around.metrics.received(VIA, arrival.size_bytes)
-            answer = await self._receiver.take(arrival)
-            self._around.metrics.answer(VIA, kind(answer), answer.status, answer.reason)
-            self._send(session, arrival, answer)
-            session.done(
-                token
-            )  # after the commit and the answer: whoever takes over a dead worker's messages has these
+            self._answer(session, arrival, token, await self._receiver.take(arrival))
         finally:
             self._receiver.door.leave(arrival.place.sender, arrival.size_bytes)
             self._in_hand -= 1

@@ -263,6 +263,17 @@ def _listen_fault(listen: str, *, loopback: bool = False) -> str:
     return "is not a loopback address" if loopback and not address.is_loopback else ""
 
 
+def make_state_dir(config: HubConfig) -> None:
+    """Blocks. Raises `EdgedError`."""
+    folder = Path(config.hub.state_dir)
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgedError(
+            f"making the state directory {folder}: {error.strerror}", hint="[hub] state_dir chooses another folder"
+        ) from None
+
+
 # --- secrets ---
 
 

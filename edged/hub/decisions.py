@@ -168,7 +168,7 @@ def answer(
     """An answer without a commit. What the header did not say stays `UNKNOWN`; the stream is then the topic's."""
     return Ack(
         v=VERSION,
-        receiver=receiver or UNKNOWN,
+        receiver=receiver,
         site=place.sender.site,
         gateway=place.sender.gateway,
         epoch=name.epoch,
@@ -191,7 +191,7 @@ def hello_answer(
         instance = UNKNOWN
     return HelloAck(
         v=VERSION,
-        receiver=receiver or UNKNOWN,
+        receiver=receiver,
         site=sender.site,
         gateway=sender.gateway,
         instance=instance[:REASON_MAX_CHARS] or UNKNOWN,

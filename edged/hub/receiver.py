@@ -85,8 +85,13 @@ class Receiver:
         self._started: dict[int, int] = {}  # in order of arrival
         self._count = 0
 
-    async def take(self, arrival: Arrival) -> Answer:
-        """The answer to what the door let in; the caller leads it out again."""
+    async def take(self, arrival: Arrival) -> Answer | None:
+        """The answer to what the door let in; the caller leads it out again.
+
+        None as long as this hub has never seen its database: a gateway holds to the receiver that answers first.
+        """
+        if not self._parts.keeper.receiver:
+            return None
         self._count = number = self._count + 1
         self._started[number] = arrival.at_ns
         try:
@@ -94,9 +99,11 @@ class Receiver:
         finally:
             del self._started[number]
 
-    def busy(self, arrival: Arrival) -> Answer:
-        """The answer to what the door did not let in. Called from any thread."""
+    def busy(self, arrival: Arrival) -> Answer | None:
+        """The answer to what the door did not let in; None as for `take`. Called from any thread."""
         parts = self._parts
+        if not parts.keeper.receiver:
+            return None
         retry_ms = busy_retry_ms(self.door.batches, self._commit_s, parts.limits.commits, parts.chance())
         if arrival.place.hello:
             return hello_answer(arrival.payload, arrival.place.sender, parts.keeper.receiver, "retry", "busy", retry_ms)

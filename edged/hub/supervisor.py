@@ -17,7 +17,7 @@ import msgspec
 
 from edged import __version__
 from edged.errors import EdgedError, ExitCode
-from edged.hub.configuration import split_listen
+from edged.hub.configuration import make_state_dir, split_listen
 from edged.hub.metering import HubMetrics, Report
 from edged.hub.status_socket import HEALTH_PATH, METRICS_PATH, STATUS_PATH, socket_file
 from edged.ops.clock import SystemClock
@@ -124,7 +124,7 @@ class Supervisor:
             METRICS_PATH: Page("text/plain; version=0.0.4", self._metrics.registry.prometheus_text),
         }
         server = StatusServer(pages)
-        await asyncio.to_thread(_make_folder, Path(config.hub.state_dir))
+        await asyncio.to_thread(make_state_dir, config)
         sockets = [await asyncio.to_thread(open_unix, socket_file(config.hub.state_dir))]
         if config.hub.metrics_listen:
             sockets.append(await asyncio.to_thread(open_loopback, *split_listen(config.hub.metrics_listen)))
@@ -262,15 +262,6 @@ class Supervisor:
         answered = sum(child.report.answered for child in self._children if child.report is not None)
         state = "healthy" if not faults else ", ".join(sorted({code for code, _detail in faults}))
         return f"{state}; {len(self._children)} workers, {answered} answers"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgedError(
-            f"making the state directory {folder}: {error.strerror}", hint="[hub] state_dir chooses another folder"
-        ) from None
 
 
 def open_listening(table: HttpTable) -> socket.socket:

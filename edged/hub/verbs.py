@@ -157,11 +157,13 @@ def migrate(config: Path | None) -> int:
     Example:
       edged-hub migrate --config hub.toml
     """
-    from edged.hub.configuration import database_url, load
+    from edged.hub.configuration import database_url, load, make_state_dir
     from edged.hub.database.opening import migrate as migrate_database
     from edged.hub.ports import DatabaseAway
 
-    url = database_url(load(config))
+    loaded = load(config)
+    make_state_dir(loaded)  # a SQLite file usually lies in it
+    url = database_url(loaded)
     try:
         done = asyncio.run(migrate_database(url))
     except DatabaseAway as away:

@@ -32,7 +32,7 @@ READ_TIMEOUT_S = 60.0  # of one payload: 1 MiB at 140 kbit/s
 FIRST_REQUEST_WITHIN_S = 20.0
 KEEP_ALIVE_S = 75.0
 DRAIN_S = 5.0
-LINGER_S = 2.0  # what is refused unread is read and dropped for so long, so that the answer is not lost in a reset
+LINGER_S = READ_TIMEOUT_S  # what is refused unread is read and dropped, so that the answer is not lost in a reset
 SWEEP_EVERY_S = 5.0
 VIA = "http"
 
@@ -161,7 +161,11 @@ class HttpSide:
             return web.Response(status=408, text=f"the payload did not come within {READ_TIMEOUT_S:.0f} s\n")
         return self._answer(answer, unread=size_bytes > limit_bytes)
 
-    def _answer(self, answer: Answer, *, unread: bool) -> web.Response:
+    def _answer(self, answer: Answer | None, *, unread: bool) -> web.Response:
+        if answer is None:
+            return web.Response(
+                status=503, text="this hub has not seen its database yet\n", headers={"Retry-After": "5"}
+            )
         self._behind.metrics.answer(VIA, kind(answer), answer.status, answer.reason)
         response = web.Response(body=encode_message(answer), content_type="application/json")
         if unread:

@@ -368,3 +368,19 @@ async def test_two_hundred_batches_of_many_gateways_all_come_home(tmp_path: Path
         client._reset_sockets()
     assert {key[1] for key in rig.database.home} == {f"g{number}" for number in range(20)}
     assert all(home == ((1, 10),) for home in rig.database.home.values())
+
+
+async def test_a_hub_that_never_saw_its_database_does_not_answer(tmp_path: Path, broker: Mosquitto) -> None:
+    config = await configured(tmp_path / "hub", table(broker.port))
+    database = GatedDatabase()
+    database.away_after = 0
+    async with running_worker(config, database) as rig, Gateway(broker.port) as gateway:
+        await rig.until(lambda: rig.worker.link is not None and not rig.worker.link.fault, "it is connected")
+        await gateway.hello()
+        await gateway.batch(1, 5)
+        await rig.until(lambda: "receiver_unknown" in str(rig.worker.metrics.dump()), "it was counted")
+        assert gateway.messages == []
+        database.away_after = None
+        await rig.healthy()
+        await gateway.hello()
+        assert (await gateway.answered())[0].status == "ok"

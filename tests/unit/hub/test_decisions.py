@@ -182,7 +182,7 @@ def test_no_header_is_too_strange_for_an_answer_that_can_be_read(head: bytes) ->
 
 @pytest.mark.parametrize("stream", ["alarm", None])
 def test_every_answer_can_be_read_by_a_gateway(stream: Stream | None) -> None:
-    made = decisions.answer(Named(), Place(GW, stream=stream), "", "retry", "x" * 500, 5)
+    made = decisions.answer(Named(), Place(GW, stream=stream), "hub", "retry", "x" * 500, 5)
     assert decode_ack(encode_message(made)) == made
     assert made.stream == (stream or "result")
     assert len(made.reason) == 200
@@ -193,7 +193,7 @@ def test_every_answer_can_be_read_by_a_gateway(stream: Stream | None) -> None:
     [(hello_payload(), "i-1"), (b"\xff", "-"), (b'{"instance":5}', "-"), (b'{"instance":""}', "-")],
 )
 def test_every_answer_to_hello_can_be_read_by_a_gateway(data: bytes, instance: str) -> None:
-    made = decisions.hello_answer(data, GW, "", "retry", "busy", 5)
+    made = decisions.hello_answer(data, GW, "hub", "retry", "busy", 5)
     assert decode_hello_ack(encode_message(made)) == made
     assert made.instance == instance
 

@@ -35,7 +35,7 @@ class Scene:
         self.database = GatedDatabase()
         self.lines: list[str] = []
         log = Log(self.clock, write=self.lines.append, journal=True)
-        self.keeper = Keeper(self.open, self.probe, self.clock, log)
+        self.keeper = Keeper(self.open, self.probe, self.clock, log, remembered="hub-db-1")
         self.receiver = Receiver(
             Parts(
                 self.keeper,
@@ -185,6 +185,16 @@ async def test_while_the_database_is_away_the_answer_is_to_wait_longer_and_longe
     assert (await scene.hello(hello_payload())).reason == "database_away"
     await scene.serving()
     assert (await scene.batch(payload(1, 5))).status == "ok"
+
+
+async def test_a_hub_that_never_saw_its_database_says_nothing() -> None:
+    """A gateway holds to the receiver that answers first: nobody may answer without a name."""
+    scene = Scene()
+    scene.keeper._receiver = ""
+    for place in (Place(GW, stream="alarm"), Place(GW, hello=True)):
+        arrival = Arrival(place, payload(1, 5), 100, 0)
+        assert await scene.receiver.take(arrival) is None
+        assert scene.receiver.busy(arrival) is None
 
 
 async def test_a_commit_that_fails_is_answered_with_retry_and_the_next_one_does_not_even_try() -> None:
