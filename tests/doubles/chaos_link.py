@@ -111,6 +111,7 @@ class ChaosLink:
         self._ways: dict[Direction, _Way] = {"up": _Way(), "down": _Way()}
         self._scissors: Scissors | None = None
         self._at_the_cut: Callable[[], object] = int
+        self._tamper: Callable[[Direction, bytes], bytes] | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self._far_ends: set[asyncio.StreamWriter] = set()
         self._deaf: set[asyncio.StreamWriter] = set()
@@ -155,6 +156,14 @@ class ChaosLink:
             self._scissors, self._at_the_cut = scissors, at_the_cut
 
         self.snipped.clear()
+        self._call(take_up)
+
+    def garble(self, tamper: Callable[[Direction, bytes], bytes]) -> None:
+        """From now on what passes is what `tamper` returns; the length must not change."""
+
+        def take_up() -> None:
+            self._tamper = tamper
+
         self._call(take_up)
 
     def passed_bytes(self, direction: Direction) -> int:
@@ -271,6 +280,8 @@ class ChaosLink:
             arrives_at, data = await line.get()
             await asyncio.sleep(max(0.0, arrives_at - self._loop.time()))
             await self._flowing.wait()
+            if self._tamper is not None:
+                data = self._tamper(lane.direction, data)
             whole = self._scissors.snip(lane.connection, lane.direction, data) if self._scissors and data else None
             with contextlib.suppress(OSError):  # the end that is gone is noticed by reading from it
                 self._ways[lane.direction].passed_bytes += len(data[:whole])

@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from datetime import datetime
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -22,12 +23,12 @@ class HubBooks:
 
     def __init__(self, url: str, site: str = "plant", gateway: str = "gw") -> None:
         self._url = url
+        self.path = url.removeprefix("sqlite:///")  # of a SQLite database
         self._whose = f"site = '{site}' AND gateway = '{gateway}'"
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         if self._url.startswith("sqlite://"):
-            path = self._url.removeprefix("sqlite:///")
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as connection:
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=20)) as connection:
                 return connection.execute(query).fetchall()
         return asyncio.run(_ask_postgres(self._url, query))
 
@@ -41,6 +42,13 @@ class HubBooks:
     def count(self) -> int:
         """Results that are home."""
         return int(self.ask(f"SELECT count(*) FROM results WHERE {self._whose}")[0][0])
+
+    @staticmethod
+    def time_s(value: Any) -> float:
+        """A column of the views that holds a time, as Unix seconds."""
+        if isinstance(value, datetime):
+            return value.timestamp()
+        return value / 1000 if isinstance(value, int) else datetime.fromisoformat(value).timestamp()
 
     def tombstones(self, stream: str = "result") -> list[tuple[str, int, int, str]]:
         """(epoch, first, last, reason)."""

@@ -25,6 +25,7 @@ from tests.doubles.broker import Mosquitto
 from tests.doubles.chaos_link import UNHURT, ChaosLink, Shape
 from tests.doubles.daemon import Daemon, NotifySocket, pipeline
 from tests.doubles.hub_books import Account, HubBooks, account
+from tests.doubles.netns import FAR_ADDRESS, LossyLine
 from tests.doubles.scada import Scada
 from tests.doubles.sensors import Sensors, devices
 from tests.doubles.waiting import until
@@ -34,6 +35,7 @@ T = TypeVar("T")
 EDGED_HUB = Path(sys.executable).with_name("edged-hub")
 READY_WITHIN_S = 20.0
 PLANT = "max_queued_messages 100000"
+FAR_PORT = 18_830  # in a namespace of its own every port is free
 UPSTREAM = "max_queued_messages 1000", "max_packet_size 2000000"
 QUICK = "rate_limit_kbit_s = 1000000\nreconnect_spread_s = 0\nlive_interval_ms = 200"
 """Upstream settings under which a test need not wait."""
@@ -45,7 +47,7 @@ workers = {workers}
 [database]
 url = {database}
 [gateways]
-allow = ["plant/*"]
+allow = ["{allow}"]
 {more}
 """
 
@@ -65,6 +67,7 @@ class Hub:
         workers: int = 1,
         broker: str = "",
         more: str = "",
+        allow: str = "plant/*",
         env: Mapping[str, str] | None = None,
         measured: bool = False,
     ) -> None:
@@ -77,10 +80,15 @@ class Hub:
         self._measured = measured
         if broker_port:
             more = f'[broker]\nurl = "mqtt://127.0.0.1:{broker_port}"\n{broker}\n{more}'
-        self._config.write_text(
-            _HUB.format(state=json.dumps(str(self.state)), database=json.dumps(database), workers=workers, more=more)
-        )
+        self._settings = {
+            "state": json.dumps(str(self.state)), "database": json.dumps(database), "workers": workers, "more": more,
+        }  # fmt: skip
+        self.allow(allow)
         self._process: subprocess.Popen[bytes] | None = None
+
+    def allow(self, pattern: str) -> None:
+        """Which gateways it takes rows of, from its next start on."""
+        self._config.write_text(_HUB.format(allow=pattern, **self._settings))
 
     def launch(self) -> Hub:
         """Start without waiting for anything."""
@@ -165,7 +173,8 @@ class UpstreamSite:
 
     database: of the hub; a SQLite file of its own when "". upstream: settings of the table. broker: the upstream
     broker, already running; a mosquitto when None. hub_broker: more settings of the hub's table `broker`.
-    shape: of the line between gateway and upstream broker. hub_line: put one between broker and hub, too.
+    shape: of the link between gateway and upstream broker; there is another one between broker and hub.
+    line: a line that loses packets between gateway and upstream broker, instead of that link.
     """
 
     def __init__(
@@ -181,6 +190,9 @@ class UpstreamSite:
         hub_broker: str = "",
         store: str = "snapshot_interval_s = 1",
         names: int = 4,
+        allow: str = "plant/*",
+        state: Path | None = None,
+        line: LossyLine | None = None,
         daemon_env: Mapping[str, str] | None = None,
         pipelines: str = "",
     ) -> None:
@@ -196,6 +208,9 @@ class UpstreamSite:
         self._hub_broker = hub_broker
         self._store = store
         self._names = names
+        self._allow = allow
+        self._state = state
+        self._line = line
         self._daemon_env = daemon_env
         self.extents: dict[str, tuple[int, int]] = {}
 
@@ -208,11 +223,18 @@ class UpstreamSite:
         return self
 
     def _build(self) -> None:
-        enter = self._stack.enter_context
         for name in ("plant", "centre"):
             (self.folder / name).mkdir()
-        self.plant = enter(Mosquitto(self.folder / "plant", PLANT))
-        self.broker = self._given_broker or enter(Mosquitto(self.folder / "centre", *UPSTREAM))
+        with self._line.far() if self._line else contextlib.nullcontext():
+            address = self._build_centre()
+        with self._line.near() if self._line else contextlib.nullcontext():
+            self._build_plant(address)
+
+    def _build_centre(self) -> str:
+        """Broker and hub; the address at which the gateway reaches the broker."""
+        enter = self._stack.enter_context
+        more = (f"listener {FAR_PORT} {FAR_ADDRESS}",) if self._line else ()
+        self.broker = self._given_broker or enter(Mosquitto(self.folder / "centre", *UPSTREAM, *more))
         self.link = enter(ChaosLink(self.broker.port, self._shape))
         self.hub_link = enter(ChaosLink(self.broker.port))
         self.hub = enter(
@@ -222,14 +244,21 @@ class UpstreamSite:
                 broker_port=self.hub_link.port,
                 workers=self._workers,
                 broker=self._hub_broker,
+                allow=self._allow,
             )
         )
         self.hub.start()
         self.books = HubBooks(self.database)
-        upstream = f'[upstream]\nurl = "mqtt://127.0.0.1:{self.link.port}"\n{self._upstream_settings}\n'
+        return f"{FAR_ADDRESS}:{FAR_PORT}" if self._line else f"127.0.0.1:{self.link.port}"
+
+    def _build_plant(self, upstream: str) -> None:
+        enter = self._stack.enter_context
+        self.plant = enter(Mosquitto(self.folder / "plant", PLANT))
+        table = f'[upstream]\nurl = "mqtt://{upstream}"\n{self._upstream_settings}\n'
         self.daemon = enter(
             Daemon(
-                self.folder, self.plant.port, upstream, self._pipelines, store=self._store, env=self._daemon_env
+                self.folder, self.plant.port, table, self._pipelines, store=self._store, env=self._daemon_env,
+                state=self._state,
             )
         )  # fmt: skip
         self.daemon.start().connected()
@@ -244,10 +273,10 @@ class UpstreamSite:
     # --- what is compared ---
 
     def note_extent(self) -> tuple[str, int]:
-        """Remember what the gateway has made so far in its present epoch; (epoch, last number)."""
+        """Remember what the gateway has made so far in its present epoch, from 1 on; (epoch, last number)."""
         status = self.daemon.status()
         epoch, last = status["identity"]["epoch"], status["next_result"] - 1
-        first = self.extents.get(epoch, (last + 1 if self.extents else 1, 0))[0]
+        first = self.extents.get(epoch, (1, 0))[0]
         self.extents[epoch] = first, last
         return epoch, last
 

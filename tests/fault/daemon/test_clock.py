@@ -28,8 +28,12 @@ class WallClock:
 
     def jump(self, seconds: int) -> None:
         """From now on the wall clock is off by so much."""
+        self.say(seconds, "")
+
+    def say(self, seconds: int, trust: str) -> None:
+        """The same; trust: what the kernel says about it, `synced`, `unsynced`, or "" for what it really says."""
         new = self._file.with_suffix(".new")
-        new.write_text(f"{seconds:+d}\n")
+        new.write_text(f"{seconds:+d} {trust}\n")
         new.replace(self._file)
 
     def begin_in_1970(self) -> None:

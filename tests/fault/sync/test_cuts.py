@@ -1,0 +1,81 @@
+"""The line is cut at every kind of byte that the protocol has: what was made is home once, whoever heard what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.mqtt_scissors import Moment, MqttScissors
+from tests.doubles.upstream_site import UpstreamSite
+from tests.doubles.waiting import until
+
+# Which bytes these are: docs/reference/sync.md, and MQTT around them.
+CONNECTING = (
+    Moment("up", "CONNECT", "before"),
+    Moment("up", "CONNECT", "last"),
+    Moment("down", "CONNACK", "before"),
+    Moment("down", "CONNACK", "after"),
+    Moment("up", "SUBSCRIBE", "last"),
+    Moment("down", "SUBACK", "before"),
+    Moment("down", "SUBACK", "after"),
+    Moment("up", "PUBLISH", "before", "/hello"),
+    Moment("up", "PUBLISH", "body", "/hello"),
+    Moment("up", "PUBLISH", "after", "/hello"),
+    Moment("down", "PUBLISH", "before", "/hello/ack"),
+    Moment("down", "PUBLISH", "body", "/hello/ack"),
+    Moment("down", "PUBLISH", "after", "/hello/ack"),
+)
+SENDING = (
+    Moment("up", "PUBLISH", "before", "/batch"),
+    Moment("up", "PUBLISH", "type", "/batch"),
+    Moment("up", "PUBLISH", "length", "/batch"),
+    Moment("up", "PUBLISH", "topic", "/batch"),
+    Moment("up", "PUBLISH", "line", "/batch"),
+    Moment("up", "PUBLISH", "body", "/batch"),
+    Moment("up", "PUBLISH", "last", "/batch"),
+    Moment("up", "PUBLISH", "after", "/batch"),
+    Moment("down", "PUBACK", "before"),
+    Moment("down", "PUBACK", "last"),
+    Moment("down", "PUBACK", "after"),
+    Moment("down", "PUBLISH", "before", "/result/ack"),
+    Moment("down", "PUBLISH", "topic", "/result/ack"),
+    Moment("down", "PUBLISH", "body", "/result/ack"),
+    Moment("down", "PUBLISH", "last", "/result/ack"),
+    Moment("down", "PUBLISH", "after", "/result/ack"),
+    Moment("up", "PUBACK", "before"),
+    Moment("up", "PUBACK", "after"),
+)
+
+
+def name(moment: Moment) -> str:
+    return f"{moment.direction} {moment.kind}{moment.topic_end} {moment.point}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, single_model: Path) -> Iterator[UpstreamSite]:
+    """One for all cuts: each leaves it as it was, with more rows home."""
+    with UpstreamSite(tmp_path_factory.mktemp("site"), single_model) as site:
+        yield site
+
+
+@pytest.mark.parametrize("moment", CONNECTING, ids=name)
+def test_a_line_cut_while_connecting_loses_and_doubles_nothing(site: UpstreamSite, moment: Moment) -> None:
+    site.sensors.round(10)
+    site.link.arm(MqttScissors(moment))
+    site.link.drop()
+    site.sensors.round(10)
+    until(site.link.snipped.is_set, f"the line was cut {name(moment)}")
+    site.settle()
+    assert site.account().problems == []
+
+
+@pytest.mark.parametrize("moment", SENDING, ids=name)
+def test_a_line_cut_while_sending_loses_and_doubles_nothing(site: UpstreamSite, moment: Moment) -> None:
+    site.link.arm(MqttScissors(moment))
+    site.sensors.round(10)
+    until(site.link.snipped.is_set, f"the line was cut {name(moment)}")
+    site.sensors.round(10)
+    site.settle()
+    assert site.account().problems == []
