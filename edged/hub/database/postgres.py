@@ -168,7 +168,7 @@ class PostgresDatabase:
             return settling.ack(header, self._receiver, "reject", reason=reason)
         sheet = None if batch.rows is None else await asyncio.to_thread(sheets.sheet, batch.rows)
         doing = f"committing {header.stream} {header.first}-{header.last} of {header.site}/{header.gateway}"
-        async with self._connection(doing) as connection, connection.transaction(isolation="read_committed"):
+        async with self._connection(doing) as connection, _transaction(connection):
             return await _Commit(connection, batch, sheet).run()
 
     async def hello(self, hello: Hello) -> HelloAck:
@@ -176,7 +176,7 @@ class PostgresDatabase:
             return settling.hello_refused(hello, self._receiver, reason)
         who = hello.site, hello.gateway
         async with self._connection(f"looking up what is home of {hello.site}/{hello.gateway}") as connection:
-            async with connection.transaction(isolation="read_committed"):
+            async with _transaction(connection):
                 await connection.execute(_NEW_GATEWAY, *who)
                 for extent in sorted(hello.extents, key=lambda extent: (extent.epoch, extent.stream)):
                     made = extent.next - 1
@@ -212,6 +212,15 @@ class PostgresDatabase:
                     raise
         except AWAY as error:
             raise away(doing, error, hint=_hint(error)) from error
+
+
+@asynccontextmanager
+async def _transaction(connection: Any) -> AsyncIterator[None]:
+    """After a failure nothing is rolled back: the connection ends, and a server that hangs is not asked once more."""
+    transaction = connection.transaction(isolation="read_committed")
+    await transaction.start()
+    yield
+    await transaction.commit()
 
 
 def _hint(error: BaseException) -> str:
@@ -309,10 +318,13 @@ class _Commit:
             part, tries = waiting.pop(), tries + 1
             if not part:
                 continue
+            savepoint = self._connection.transaction()
+            await savepoint.start()
             try:
-                async with self._connection.transaction():
-                    await self._copy(sheet.table, (*sheets.KEY, *sheet.names), part)
+                await self._copy(sheet.table, (*sheets.KEY, *sheet.names), part)
+                await savepoint.commit()
             except ROW_REFUSED as error:
+                await savepoint.rollback()
                 if len(part) == 1 or tries > COPY_TRIES_MAX:
                     refused |= dict.fromkeys((row[1] for row in part), f"refused: {type(error).__name__}")
                 else:

@@ -287,6 +287,10 @@ SELECT g.site, g.gateway, s.epoch, s.stream, u.first AS seq, u.last AS last_seq,
        u.values, u.labels
 FROM summary u JOIN stream s ON s.id = u.stream_id JOIN gateway g ON g.id = s.gateway_id;
 
+CREATE VIEW quarantined AS
+SELECT g.site, g.gateway, s.epoch, s.stream, q.seq, q.reason, q.raw, q.received_at
+FROM quarantine q JOIN stream s ON s.id = q.stream_id JOIN gateway g ON g.id = s.gateway_id;
+
 CREATE VIEW ledger AS
 SELECT g.site, g.gateway, s.epoch, s.stream, s.base, s.upto, s.ranges,
        greatest(s.newest, s.announced) - s.base + 1 AS made, s.rows, s.tombstoned, s.quarantined,

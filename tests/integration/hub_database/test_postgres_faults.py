@@ -42,6 +42,7 @@ async def _until_home(database: Database, first: int, last: int) -> Ack:
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_a_line_cut_at_any_byte_of_a_commit_leaves_each_row_once(
     postgres: Postgres, direction: Direction

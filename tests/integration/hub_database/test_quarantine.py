@@ -84,7 +84,7 @@ async def test_a_result_that_fits_no_column_is_set_aside_and_its_neighbours_are_
 
     assert (ack.status, ack.upto, ack.bad) == ("ok", 3, (BadRow(2, reason),))
     assert await numbers(url) == [1, 3]
-    [(seq, why, raw)] = await ask(url, "SELECT seq, reason, raw FROM quarantine")
+    [(seq, why, raw)] = await ask(url, "SELECT seq, reason, raw FROM quarantined")
     assert (seq, why) == (2, reason)
     assert json.loads(raw)["topic"] == rows.topic[1]
     [books] = await database.books()
