@@ -197,7 +197,7 @@ class PostgresDatabase:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._pool.close()
-        except (*AWAY,):
+        except AWAY:
             self._pool.terminate()
 
     @asynccontextmanager
@@ -305,9 +305,9 @@ class _Commit:
             for seq in sorted(refused)
             if any(low <= seq <= high for low, high in missing)
         ]
-        await self._copy("quarantine", ("stream_id", "seq", "reason", "raw"), aside)
+        await self._add("quarantine", ("stream_id", "seq", "reason", "raw"), aside)
         kept = written if not refused else [row for row in written if row[1] not in refused]
-        await self._copy("clock", sheets.CLOCK_NAMES, sheets.clocks(rows, stream.gateway_id, kept))
+        await self._add("clock", sheets.CLOCK_NAMES, sheets.clocks(rows, stream.gateway_id, kept))
         return len(aside)
 
     async def _copy_what_fits(self, sheet: Sheet, rows: list[Row]) -> dict[int, str]:
@@ -333,8 +333,14 @@ class _Commit:
         return refused
 
     async def _copy(self, table: str, names: Sequence[str], rows: Sequence[Row]) -> None:
+        await self._connection.copy_records_to_table(table, records=rows, columns=names)
+
+    async def _add(self, table: str, names: Sequence[str], rows: Sequence[Row]) -> None:
+        """Few rows, beside the large tables. One that is there already, by some accident, must not stop the batch."""
+        places = ", ".join(f"${place}" for place in range(1, len(names) + 1))
+        query = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608
         if rows:
-            await self._connection.copy_records_to_table(table, records=rows, columns=names)
+            await self._connection.executemany(query, rows)
 
     # --- what has no rows any more ---
 
@@ -344,7 +350,7 @@ class _Commit:
         assert lost is not None
         if missing:
             rows = sheets.tombstones(stream.id, header, missing, lost)
-            await self._copy("tombstone", sheets.TOMBSTONE_NAMES, rows)
+            await self._add("tombstone", sheets.TOMBSTONE_NAMES, rows)
             summary = sheets.summaries(stream.id, header.first, header.last, lost)
-            await self._copy("summary", sheets.SUMMARY_NAMES, summary)
+            await self._add("summary", sheets.SUMMARY_NAMES, summary)
         return ranges.count(tuple(missing))

@@ -220,9 +220,9 @@ def _bury(connection: apsw.Connection, batch: Batch, stream_id: int, missing: Se
     assert lost is not None
     if missing:
         stones = sheets.tombstones(stream_id, header, missing, lost)
-        _insert(connection, "tombstone", sheets.TOMBSTONE_NAMES, stones)
+        _add(connection, "tombstone", sheets.TOMBSTONE_NAMES, stones)
         summary = sheets.summaries(stream_id, header.first, header.last, lost)
-        _insert(connection, "summary", sheets.SUMMARY_NAMES, summary)
+        _add(connection, "summary", sheets.SUMMARY_NAMES, summary)
     return ranges.count(tuple(missing))
 
 
@@ -242,9 +242,9 @@ def _write(
         for seq in sorted(refused)
         if any(low <= seq <= high for low, high in missing)
     ]
-    _insert(connection, "quarantine", ("stream_id", "seq", "reason", "raw"), aside)
+    _add(connection, "quarantine", ("stream_id", "seq", "reason", "raw"), aside)
     kept = written if not refused else [row for row in written if row[1] not in refused]
-    _insert(connection, "clock", sheets.CLOCK_NAMES, sheets.clocks(rows, gateway_id, kept))
+    _add(connection, "clock", sheets.CLOCK_NAMES, sheets.clocks(rows, gateway_id, kept))
     return len(aside)
 
 
@@ -266,7 +266,15 @@ def _insert_what_fits(connection: apsw.Connection, sheet: Sheet, rows: list[Row]
     return refused
 
 
+def _add(connection: apsw.Connection, table: str, names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Rows beside the large tables. One that is there already, by some accident, must not stop the batch."""
+    connection.executemany(_inserting(table, names) + " ON CONFLICT DO NOTHING", rows)
+
+
 def _insert(connection: apsw.Connection, table: str, names: Sequence[str], rows: Sequence[Row]) -> None:
+    connection.executemany(_inserting(table, names), rows)
+
+
+def _inserting(table: str, names: Sequence[str]) -> str:
     columns = ", ".join(f'"{name}"' for name in names)
-    places = ", ".join("?" * len(names))
-    connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)  # noqa: S608  # our own names
+    return f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608  # our own names

@@ -243,3 +243,21 @@ async def test_each_stream_ends_in_its_own_table(database: Database, url: str) -
     assert await ask(url, "SELECT device, code, state FROM alarms") == [("hall-1", "bearing", "active")]
     assert await ask(url, "SELECT mode, boot FROM modes") == [("normal", BOOT)]
     assert {book.stream for book in await database.books()} == {"telemetry", "alarm", "health"}
+
+
+async def test_books_that_were_lost_alone_do_not_stop_what_comes_again(database: Database, url: str) -> None:
+    """Somebody set a stream back to its beginning by hand, and left everything else where it was."""
+    bad = result_rows(1, 3)
+    bad.device[1] = "\0"
+    said = {"boot": BOOT, "wall_ms": 1, "mono_ns": 1, "offset_ns": 1}
+    batches = [results(1, 3, rows=bad), lost(4, 6, summary=(SUMMARY,)), records(1, [("clock", said)])]
+    for batch in batches:
+        await database.commit(batch)
+    await ask(url, "UPDATE stream SET upto = 0, newest = 0, rows = 0, tombstoned = 0, quarantined = 0")
+
+    answers = [await database.commit(batch) for batch in batches]
+
+    assert [answer.upto for answer in answers] == [3, 6, 1]
+    assert await numbers(url) == [1, 3]
+    assert await ask(url, "SELECT seq, last_seq FROM tombstones") == [(4, 6)]
+    assert await ask(url, "SELECT count(*) FROM clocks") == [(1,)]
