@@ -190,7 +190,9 @@ class BrokerLink:
         session.done(token)
 
     def _start(self, session: Session, arrival: Arrival, token: int) -> None:
-        assert self._tasks is not None
+        if self._tasks is None or self._draining.done():  # too late: nobody acknowledges it, so it comes again
+            self._receiver.door.leave(arrival.place.sender, arrival.size_bytes)
+            return
         self._in_hand += 1
         self._idle.clear()
         self._tasks.create_task(self._handle(session, arrival, token))

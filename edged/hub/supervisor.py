@@ -34,7 +34,7 @@ STABLE_AFTER_S = 60.0
 SILENT_AFTER_S = 20.0  # without a report a worker is hung; it reports each second
 START_WITHIN_S = 60.0
 WATCH_EVERY_S = 1.0
-STOP_WORKERS_S = 10.0  # longer than a worker drains; below systemd's TimeoutStopSec
+STOP_WORKERS_S = 18.0  # longer than a worker needs to drain HTTP, then MQTT, and to close; below TimeoutStopSec
 REPORT_MAX_BYTES = 4_000_000
 WORKER = (sys.executable, "-P", "-m", "edged.hub.worker")
 

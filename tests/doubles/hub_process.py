@@ -23,7 +23,8 @@ READY_WITHIN_S = 60.0
 class HubProcess:
     """`edged-hub run` with everything it needs in `folder`. Leaving the `with` block kills it and its workers.
 
-    tables: of the configuration, besides [hub] and [database]. measured: count its lines for the coverage report.
+    tables: of the configuration, besides [hub] and [database]. hub: more lines of [hub].
+    measured: count its lines for the coverage report.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class HubProcess:
         *,
         database: str = "sqlite:///state/hub.db",
         workers: int = 1,
+        hub: str = "",
         measured: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -41,7 +43,8 @@ class HubProcess:
         self.state = folder / "state"
         self.config = folder / "hub.toml"
         self.config.write_text(
-            f'[hub]\nstate_dir = "state"\nworkers = {workers}\n[database]\nurl = {json.dumps(database)}\n{tables}'
+            f'[hub]\nstate_dir = "state"\nworkers = {workers}\n{hub}\n'
+            f"[database]\nurl = {json.dumps(database)}\n{tables}"
         )
         self.log_file = folder / "hub.log"
         self.notify = NotifySocket(folder)

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -156,6 +157,21 @@ async def test_it_starts_without_broker_and_database_and_serves_when_they_come(
         await asyncio.to_thread(broker.kill)
 
 
+async def test_a_worker_drains_while_batches_keep_coming(tmp_path: Path, broker: Mosquitto) -> None:
+    with HubProcess(tmp_path / "hub", table(broker), measured=True) as hub:
+        await asyncio.to_thread(hub.start)
+        await asyncio.to_thread(hub.healthy)
+        async with fleet(broker.port, gateways=2, batches=40) as some, asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(some.home())
+            await until(lambda: len(some.left) < 75, "they are coming in")
+            assert await asyncio.to_thread(hub.stop) == ExitCode.OK
+            await asyncio.to_thread(hub.start)
+            await sending
+        await asyncio.to_thread(exactly_once, hub, 2, 40)
+        assert "unhandled" not in hub.log
+        assert "Traceback" not in hub.log
+
+
 async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path, broker: Mosquitto) -> None:
     with HubProcess(tmp_path / "hub", table(broker), workers=2) as hub:
         await asyncio.to_thread(hub.start)
@@ -228,7 +244,8 @@ async def test_memory_is_bounded_under_a_flood(tmp_path: Path, broker: Mosquitto
 
 
 def test_an_operator_sees_what_runs(tmp_path: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:
-    with HubProcess(tmp_path / "hub", table(broker)) as hub:
+    listen = f"127.0.0.1:{free_port()}"
+    with HubProcess(tmp_path / "hub", table(broker), hub=f'metrics_listen = "{listen}"') as hub:
         arguments = ["--config", str(hub.config)]
         assert command_line(["migrate", *arguments]) == ExitCode.OK
         assert command_line(["check", *arguments]) == ExitCode.OK
@@ -242,6 +259,8 @@ def test_an_operator_sees_what_runs(tmp_path: Path, broker: Mosquitto, capsys: p
         assert "worker 1  works" in shown
         assert command_line(["status", "--json", *arguments]) == ExitCode.OK
         assert '"healthy": true' in capsys.readouterr().out
+        with urllib.request.urlopen(f"http://{listen}/metrics") as response:
+            assert b'edged_hub_up{what="database",worker="1"} 1.0' in response.read()
 
 
 def test_a_port_that_is_taken_ends_the_start_with_a_message(tmp_path: Path) -> None:
