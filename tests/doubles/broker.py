@@ -63,6 +63,10 @@ class Mosquitto:
             time.sleep(0.01)
         raise AssertionError(f"mosquitto did not start: {self.log.read_text()[-2000:]}")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
     def kill(self) -> None:
         """SIGKILL: whatever it did not write down is gone."""
         if self._process is not None:

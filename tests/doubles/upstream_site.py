@@ -174,6 +174,7 @@ class UpstreamSite:
     database: of the hub; a SQLite file of its own when "". upstream: settings of the table. broker: the upstream
     broker, already running; a mosquitto when None. hub_broker: more settings of the hub's table `broker`.
     shape: of the link between gateway and upstream broker; there is another one between broker and hub.
+    watched: topics of the plant that the SCADA takes; all by default.
     line: a line that loses packets between gateway and upstream broker, instead of that link.
     """
 
@@ -193,6 +194,7 @@ class UpstreamSite:
         allow: str = "plant/*",
         state: Path | None = None,
         line: LossyLine | None = None,
+        watched: tuple[str, ...] = (),
         daemon_env: Mapping[str, str] | None = None,
         pipelines: str = "",
     ) -> None:
@@ -211,6 +213,7 @@ class UpstreamSite:
         self._allow = allow
         self._state = state
         self._line = line
+        self._watched = watched
         self._daemon_env = daemon_env
         self.extents: dict[str, tuple[int, int]] = {}
 
@@ -262,7 +265,7 @@ class UpstreamSite:
             )
         )  # fmt: skip
         self.daemon.start().connected()
-        self.scada = enter(Scada(self.plant.port))
+        self.scada = enter(Scada(self.plant.port, *self._watched))
         self.sensors = enter(Sensors(self.plant.port, devices(self._names)))
 
     def __exit__(
