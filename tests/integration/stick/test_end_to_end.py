@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from edged.cli.main import run as run_edged
 from edged.errors import ExitCode
 from edged.ops import stick_keys
 from edged.store import OpenedStore
+from edged.store.outward import OutwardStore
 from edged.sync import keys, stick
+from edged.uplink.receipts import ReceiptFolder
 from tests.doubles.stick_rig import StickRig
 from tests.integration.stick.test_hub_commands import Captured, Hub
 from tests.unit.config.conftest import VALID
@@ -94,8 +97,13 @@ def test_rows_of_a_store_come_home_on_a_stick_and_the_receipt_frees_exactly_them
     ((epoch, streams),) = home.items()
     assert streams == {"result": ((1, 1000),)}
 
+    with closing(OutwardStore(site.state_dir)) as outward:
+        assert [extent.epoch for extent in outward.extents() if extent.stream == "result"] == [epoch]
+        (for_the_daemon,) = ReceiptFolder(
+            site.state_dir, site.folder / "hub" / "hub.pub", "lyon", "gw-03", outward.extents
+        ).look("")
+    assert (for_the_daemon.refused, for_the_daemon.home) == ("", (("result", ((1, 1000),)),))
     assert site.export()["files"] == 0
-    assert (epoch, site.hub.count("results")) == (epoch, 1000)
 
 
 def test_an_export_beside_the_running_store_does_not_disturb_it(site: Site) -> None:
