@@ -76,6 +76,9 @@ async def build(config: Config, *, clock: Clock, log: Log) -> App:
             Path(config.gateway.state_dir),
             budget_bytes=config.store.budget_bytes,
             free_floor_bytes=config.store.free_floor_bytes,
+            keep_bytes=config.store.keep_bytes,
+            alarm_surroundings_s=config.store.alarm_surroundings_s,
+            instance=app.herald.instance,
         ),
         clock=clock,
         on_trouble=app.on_store_trouble,
@@ -125,6 +128,7 @@ class App:
         meta = load_meta(recovered.meta)
         # The same, unless numbers were left out because a damaged store had used them: those are told.
         meta.ledger.result(RESULTS).stored = recovered.next_result - 1
+        meta.records = {"alarm": recovered.next_alarm - 1, "health": recovered.next_health - 1}
         home = Home(meta, self.journal, frozenset(config.upstream.streams) if config.upstream else frozenset())
         metrics = EngineMetrics(clock)
         letters = LetterBox()

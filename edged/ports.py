@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from edged.sync.piece import Piece
     from edged.sync.protocol import Probe, Stream, StreamExtent
+    from edged.sync.ranges import Ranges
 
 ClockQuality = Literal["synced", "holdover", "unsynced"]
 
@@ -112,8 +113,9 @@ class Link(Protocol):
 class Committed(NamedTuple):
     """What became durable with one unit, and what had to be given up to make room.
 
-    evicted_unsent_results: by the delivery cursor of that moment, which acknowledgements on their way have overtaken.
-    evicted_result_upto: newest result that is gone with its row; 0 when none went.
+    evicted_unsent_results: by the cursors of that moment, which acknowledgements on their way have overtaken.
+    evicted_result_upto: every result up to here is gone, when some went now; 0 when none went. Rows around alarms stay
+    longer than others, so that more may be missing behind it: up to evicted_result_last.
     """
 
     batch: int
@@ -123,6 +125,7 @@ class Committed(NamedTuple):
     evicted_results: int
     evicted_unsent_results: int
     evicted_result_upto: int = 0
+    evicted_result_last: int = 0
 
 
 class StoredResults(NamedTuple):
@@ -154,6 +157,8 @@ class Journal(Protocol):
     """Newest event up to which every event is answered."""
     noticed_upto: int
     """Newest batch whose notices the broker has."""
+    outward_streams: frozenset[Stream]
+    """Streams that must be home before their rows are free. Empty: what the plant's broker has is free."""
 
     @property
     def epoch(self) -> str: ...
@@ -176,6 +181,21 @@ class Journal(Protocol):
 
     async def save_meta(self, meta: bytes) -> None:
         """Replace the meta of the newest row: cursors that moved while nothing arrived."""
+
+    def set_synced(self, stream: Stream, home: Ranges) -> None:
+        """Everything of `stream` that is home."""
+
+    async def give_up(self, stream: Stream, first: int, last: int, reason: str) -> None:
+        """A tombstone for numbers whose rows the receiver refuses: from now on they are lost to it."""
+
+    async def fork(self, first_result: int) -> str:
+        """A new epoch from the start on that made `first_result`: its earlier numbers are another history's.
+
+        Returns the new epoch. The process must start again: what it knows of epochs and of what is home is outdated.
+        """
+
+    def trim(self) -> None:
+        """Remove rows that nobody needs and give their space back, in small steps; cheap when there is nothing to do."""
 
 
 # --- home -------------------------------------------------------------------------------------------------------

@@ -166,6 +166,24 @@ class Store:
             le=1_000_000_000_000,
         ),
     ] = 200_000_000
+    keep_bytes: Annotated[
+        int,
+        Key(
+            "Rows that nobody needs any more stay while the database is no larger; beyond it space is given back.",
+            why="0 keeps no history at all; more than the budget is never reached",
+            ge=0,
+            le=64_000_000_000_000,
+        ),
+    ] = 64_000_000
+    alarm_surroundings_s: Annotated[
+        float,
+        Key(
+            "Rows this close to an alarm are given up after all others, within a quarter of the budget.",
+            why="beyond a day everything is close to some alarm",
+            ge=0,
+            le=86_400,
+        ),
+    ] = 60.0
     snapshot_interval_s: Annotated[
         int,
         Key(

@@ -84,6 +84,7 @@ class Upkeep:
         parts.modes.tick()
         for runner in parts.runners:
             runner.tick(now_ns)
+        parts.journal.trim()
         generation = self._engine.session.generation if self._engine.session is not None else 0
         if now_ns >= self._health_due_ns or generation > self._greeted:
             self._greeted = generation

@@ -8,6 +8,9 @@ ROW_OVERHEAD_BYTES = 128  # numbers, boot id and cell of a row
 WAL_PAGES_MAX = 10_000
 WAL_FRAME_HEADER_BYTES = 24
 RETURN_PAGES_MAX = 64  # given back to the file system per commit, when the file is larger than it may be
+SLACK_MAX_BYTES = 262_144
+SLACK_SHARE = 64
+PROTECTED_SHARE = 4
 WAL_BUDGET_SHARE = 16  # the WAL is brought home at a sixteenth of the budget, when that is less
 
 
@@ -17,6 +20,22 @@ class Limits(NamedTuple):
     budget_bytes: int
     free_floor_bytes: int
     page_bytes: int
+    keep_bytes: int = 64_000_000
+
+    @property
+    def keep_pages(self) -> int:
+        """Rows that are free stay while the file has no more than these; at most half of the budget."""
+        return min(self.keep_bytes, self.budget_bytes // 2) // self.page_bytes
+
+    @property
+    def slack_bytes(self) -> int:
+        """Room made beyond what is needed now, so that not every commit has to make some."""
+        return min(SLACK_MAX_BYTES, self.budget_bytes // SLACK_SHARE)
+
+    @property
+    def protected_bytes(self) -> int:
+        """What the surroundings of alarms may hold."""
+        return self.budget_bytes // PROTECTED_SHARE
 
     @property
     def wal_pages(self) -> int:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edged.ports import Committed
 from edged.store import budget
-from edged.store.eviction import Cursors, Evicted, evict
+from edged.store.cursors import Cursors
+from edged.store.eviction import Evicted, Retention
+from edged.store.forecast import Sample, Samples
 from edged.store.segment import Packer, Segment
+from edged.store.trimming import Trimmer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +36,7 @@ class Numbers(NamedTuple):
 
 
 class RowCommitter:
-    """Runs in the writer thread; keeps nothing that a rolled-back transaction would make wrong."""
+    """Runs in the writer thread; `rolled_back` drops what a rolled-back transaction has made wrong."""
 
     def __init__(
         self,
@@ -42,16 +45,21 @@ class RowCommitter:
         clock: Clock,
         other_bytes: Callable[[], int],
         free_bytes: Callable[[Path], int],
+        surroundings_s: float = 60.0,
     ) -> None:
         self.cursors = Cursors()
         self.usage = budget.Usage(0, 0, 0, 0, 0)
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self.limits = limits
-        self._clock = clock
+        self.clock = clock
         self._other_bytes = other_bytes
         self._free_bytes = free_bytes
         self._packer = Packer()
+        self.retention = Retention(limits, surroundings_s, clock, self.cursors, self._packer)
+        self.trimmer = Trimmer(limits, self.retention)
+        self._samples = Samples()
+        self._stored_bytes = 0  # since the process started
 
     def encode(self, unit: Unit) -> Segment:
         return self._packer.segment(unit)
@@ -61,14 +69,52 @@ class RowCommitter:
 
     def apply(self, numbers: Numbers, unit: Unit, connection: apsw.Connection, segment: Segment) -> Committed:
         """The statements of one unit. `commit_us` is filled in by the one who measured it."""
-        evicted = self._make_room(connection, sum(len(blob) for blob in segment if blob))
+        payload_bytes = sum(len(blob) for blob in segment if blob)
+        self.retention.load(connection)
+        evicted = self._make_room(connection, payload_bytes)
         connection.execute(
             _INSERT, (*numbers, unit.arrival_wall_ms, unit.arrival_mono_ns, unit.boot, unit.clock, *segment)
         )
+        row_bytes = payload_bytes + budget.ROW_OVERHEAD_BYTES
+        self.retention.note(connection, numbers.batch, unit, row_bytes)
+        self._stored_bytes += row_bytes
+        self._samples.add(self.clock.mono_ns(), self._stored_bytes)
         used = self.usage.pages * self.limits.page_bytes + self.usage.wal_bytes
         return Committed(
-            numbers.batch, used, 0, evicted.events, evicted.results, evicted.unsent_results, evicted.result_upto
+            numbers.batch,
+            used,
+            0,
+            evicted.events,
+            evicted.results,
+            evicted.unsent_results,
+            evicted.result_upto,
+            evicted.result_last,
         )
+
+    def trim(self, connection: apsw.Connection, _encoded: object) -> bool:
+        """One small step of giving back what nobody needs; True when there is more to do."""
+        self.retention.load(connection)
+        more = self.trimmer.step(connection)
+        self.usage = self._measure(connection)
+        return more
+
+    def is_home_due(self) -> bool:
+        """True once after the file has become shorter: with its WAL brought home the file system gets the space."""
+        due, self.trimmer.home_wanted = self.trimmer.home_wanted, False
+        return due
+
+    def give_up(self, connection: apsw.Connection, stream: str, first: int, last: int, reason: str) -> None:
+        """A tombstone for rows that the receiver refuses. stream: as the tables name it."""
+        self.retention.load(connection)
+        self.retention.graves.bury(connection, stream, first, last, reason, self.clock.wall_ms())
+
+    def sampled(self) -> list[Sample]:
+        """What was stored when, up to now."""
+        return self._samples.until(self.clock.mono_ns(), self._stored_bytes)
+
+    def rolled_back(self) -> None:
+        """Nothing of the last transaction has happened."""
+        self.retention.reset()
 
     def is_urgent(self) -> bool:
         """Whether the WAL holds pages behind the end of the file while the disk runs out of room.
@@ -85,7 +131,7 @@ class RowCommitter:
         missing = budget.shortage(usage, self.limits, need)
         evicted = Evicted()
         if missing:
-            evicted = evict(connection, missing, self.limits.page_bytes, self.cursors, self._clock.wall_ms())
+            evicted = self.retention.make_room(connection, missing)
         surplus = budget.pages_to_return(usage, self.limits)
         if surplus:
             connection.pragma("incremental_vacuum", min(surplus, budget.RETURN_PAGES_MAX))

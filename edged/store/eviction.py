@@ -1,36 +1,49 @@
-"""Giving up the oldest rows inside the transaction that needs their room; what was not delivered leaves a tombstone."""
+"""Giving up what matters least, inside the transaction that needs the room; what was lost leaves a tombstone.
+
+The classes, in their order (docs/adr/0014): rows that nobody needs; raw events of answered rows; results, oldest first,
+which leave a summary; the surroundings of alarms; summaries. A commit takes one bite of bounded size and makes a little
+more room than it needs, so that not every commit has to. Hands remember where each class goes on: nothing is counted through.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from edged.store.lookup import Row
+from edged.errors import StoreCorrupt
+from edged.store import marks, records
+from edged.store.freedom import FreeRows, Numbered
+from edged.store.losses import Losses
+from edged.store.protection import Protection
+from edged.store.segment import Unpacker
+from edged.store.tombstones import REASON_BUDGET, REASON_FREED, Graveyard, bury
 
 if TYPE_CHECKING:
     import apsw
 
-EVICT_ROWS_MAX = 256  # per commit: a commit's time stays bounded, the next commit continues
-REASON_BUDGET = "budget"
-REASON_DAMAGE = "damage"
+    from edged.messages import EventColumns, ResultColumns, Unit
+    from edged.ports import Clock
+    from edged.store.budget import Limits
+    from edged.store.cursors import Cursors
+    from edged.store.segment import Packer
 
-_OLDEST = """
+T = TypeVar("T")
+
+EVICT_ROWS_MAX = 256  # per commit: a commit's time stays bounded, the next commit continues
+EVICT_ENTRIES_MAX = 4_000  # results and events decoded per commit
+EVICT_NS = 8_000_000  # a bite that takes longer is over
+STRIP_ROWS_MAX = 96  # of these rows, so many may be only stripped: small ones free little
+CHUNK_ROWS = 32
+
+_VICTIMS = """
 SELECT batch, event_first, event_n, result_first, result_n, notice_n,
     length(meta) + ifnull(length(notices), 0) + ifnull(length(results), 0) + ifnull(length(events), 0)
-FROM journal WHERE batch < (SELECT max(batch) FROM journal) ORDER BY batch LIMIT ?
+FROM journal WHERE batch >= ? AND batch <= ? ORDER BY batch LIMIT ?
 """
-
-
-@dataclass
-class Cursors:
-    """How far everything has been delivered, kept up to date by the engine; read in the writer thread.
-
-    results, events: newest seq that is no longer needed here (delivered; answered). notice_batch: the same for notices.
-    """
-
-    results: int = 0
-    events: int = 0
-    notice_batch: int = 0
+_STRIPPABLE = """
+SELECT batch, event_first, event_n, result_first, result_n, notice_n, ifnull(length(events), 0)
+FROM journal WHERE batch >= ? AND batch <= ? ORDER BY batch LIMIT ?
+"""
 
 
 class Evicted(NamedTuple):
@@ -39,71 +52,258 @@ class Evicted(NamedTuple):
     results: int = 0
     unsent_results: int = 0
     result_upto: int = 0
+    result_last: int = 0
 
 
-def evict(connection: apsw.Connection, need_bytes: int, page_bytes: int, cursors: Cursors, wall_ms: int) -> Evicted:
-    """Delete oldest rows until pages worth `need_bytes` are free, never the newest row, at most `EVICT_ROWS_MAX`."""
-    victims: list[Row] = []
-    notices = 0
-    free_pages = connection.pragma("freelist_count")
-    missing = need_bytes
-    while missing > 0 and len(victims) < EVICT_ROWS_MAX:
-        chosen = _choose(connection, missing, EVICT_ROWS_MAX - len(victims))
-        if not chosen:
-            break
-        connection.execute("DELETE FROM journal WHERE batch <= ?", (chosen[-1][0].batch,))
-        victims += [row for row, _ in chosen]
-        notices += sum(n for row, n in chosen if row.batch > cursors.notice_batch)
-        # Rows share pages with their neighbours, so that only the file itself knows what came free.
-        missing = need_bytes - (connection.pragma("freelist_count") - free_pages) * page_bytes
-    if not victims:
-        return Evicted()
-    first, last = victims[0], victims[-1]
-    unsent = _bury(connection, "result", first, last, cursors.results, wall_ms)
-    _bury(connection, "event", first, last, cursors.events, wall_ms)
-    if notices:
-        since = max(first.batch, cursors.notice_batch + 1)
-        bury(connection, "notice", since, last.batch, notices, REASON_BUDGET, wall_ms)
-    events, results = sum(row.event_n for row in victims), sum(row.result_n for row in victims)
-    return Evicted(len(victims), events, results, unsent, last.end("result") - 1)
+class Bite:
+    """One commit's share of the work: what it wants, what it has, when it is over."""
 
+    def __init__(
+        self, connection: apsw.Connection, goal_bytes: int, page_bytes: int, clock: Clock, newest: int
+    ) -> None:
+        self.connection = connection
+        self.newest = newest
+        self.rows = 0
+        self.entries = 0
+        self._goal_bytes = goal_bytes
+        self._page_bytes = page_bytes
+        self._free_before = connection.pragma("freelist_count")
+        self._clock = clock
+        self._until_ns = clock.mono_ns() + EVICT_NS
 
-def _choose(connection: apsw.Connection, need_bytes: int, limit: int) -> list[tuple[Row, int]]:
-    """(row, notices in it) of the oldest rows whose blobs come to `need_bytes`."""
-    chosen: list[tuple[Row, int]] = []
-    for *numbers, notice_n, blob_bytes in connection.execute(_OLDEST, (limit,)):
-        if need_bytes <= 0:
-            break
-        chosen.append((Row(*numbers), notice_n))
-        need_bytes -= blob_bytes
-    return chosen
+    @property
+    def missing_bytes(self) -> int:
+        """Rows share pages with their neighbours, so that only the file itself knows what came free."""
+        return self._goal_bytes - (self.connection.pragma("freelist_count") - self._free_before) * self._page_bytes
 
-
-def bury(connection: apsw.Connection, stream: str, first: int, last: int, n: int, reason: str, wall_ms: int) -> None:
-    """Write a tombstone for `first`..`last`, or lengthen the newest one of the stream that ends just before."""
-    connection.execute(
-        "UPDATE tombstone SET last = ?1, n = n + ?2"
-        " WHERE id = (SELECT max(id) FROM tombstone WHERE stream = ?3) AND reason = ?4 AND last = ?5 - 1",
-        (last, n, stream, reason, first),
-    )
-    if not connection.changes():
-        connection.execute(
-            "INSERT INTO tombstone(stream, first, last, n, reason, since_wall_ms) VALUES (?,?,?,?,?,?)",
-            (stream, first, last, n, reason, wall_ms),
+    def goes_on(self, rows_max: int = EVICT_ROWS_MAX) -> bool:
+        return (
+            self.rows < rows_max
+            and self.entries < EVICT_ENTRIES_MAX
+            and self.missing_bytes > 0
+            and self._clock.mono_ns() < self._until_ns
         )
 
+    def chosen(self, query: str, first: int, last: int, limit: int) -> list[Numbered]:
+        """The next rows of first..last, as many as may do."""
+        rows: list[Numbered] = []
+        wanted = self.missing_bytes
+        cursor = self.connection.execute(query, (first, last, min(CHUNK_ROWS, limit - self.rows)))
+        for *numbers, size in cursor:
+            if wanted <= 0:
+                break
+            rows.append(Numbered(*numbers))
+            wanted -= size
+        return rows
 
-def _bury(connection: apsw.Connection, stream: str, first: Row, last: Row, upto: int, wall_ms: int) -> int:
-    """Tombstone for the undelivered part of the rows `first`..`last`; returns how many numbers that was."""
-    start, end = _span(stream, first, last)
-    start = max(start, upto + 1)
-    if start >= end:
-        return 0
-    bury(connection, stream, start, end - 1, end - start, REASON_BUDGET, wall_ms)
-    return end - start
+
+class Retention:
+    """Runs in the writer thread, inside its transactions. What it remembers follows from the tables: `reset` forgets it."""
+
+    def __init__(self, limits: Limits, surroundings_s: float, clock: Clock, cursors: Cursors, packer: Packer) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._cursors = cursors
+        self._unpacker = Unpacker()
+        self.free = FreeRows(cursors, self._unpacker)
+        self.graves = Graveyard(cursors, packer, self._unpacker, limits.budget_bytes)
+        self.protection = Protection(surroundings_s, limits.protected_bytes)
+        self._loaded = False
+        self._strip_from = self._drop_from = 0
+
+    def reset(self) -> None:
+        """A transaction was rolled back: look everything up again."""
+        self._loaded = False
+        self.free.reset()
+
+    def load(self, connection: apsw.Connection) -> None:
+        """Find the places to go on from, unless they are known."""
+        if self._loaded:
+            return
+        self.graves.load(connection)
+        self.protection.load(connection)
+        self._strip_from = marks.number(connection, marks.STRIP_FROM)
+        self._drop_from = marks.number(connection, marks.DROP_FROM)
+        snapshot = connection.execute("SELECT event_seq FROM snapshot").fetchone()
+        self._cursors.folded = snapshot[0] if snapshot else 0
+        self._loaded = True
+
+    # --- as units come ---
+
+    def note(self, connection: apsw.Connection, batch: int, unit: Unit, row_bytes: int) -> None:
+        """A unit was stored."""
+        numbers = records.numbers(unit.notices) if unit.notices else {}
+        if numbers:
+            records.note(connection, batch, numbers)
+        self.protection.note(connection, batch, unit, alarm="alarm" in numbers, row_bytes=row_bytes)
+        if self.protection.is_over():
+            self._unprotect(connection)
+
+    def _unprotect(self, connection: apsw.Connection) -> bool:
+        """Let the oldest surroundings of an alarm go."""
+        first = self.protection.drop_oldest(connection)
+        if first is None:
+            return False
+        self._move_hands(connection, min(self._strip_from, first), min(self._drop_from, first))
+        return True
+
+    def _move_hands(self, connection: apsw.Connection, strip_from: int, drop_from: int) -> None:
+        if strip_from != self._strip_from:
+            marks.put(connection, marks.STRIP_FROM, strip_from)
+        if drop_from != self._drop_from:
+            marks.put(connection, marks.DROP_FROM, drop_from)
+        self._strip_from, self._drop_from = strip_from, drop_from
+
+    # --- when room is short ---
+
+    def make_room(self, connection: apsw.Connection, missing_bytes: int) -> Evicted:
+        """Free pages worth `missing_bytes` and some more, never the newest row, as far as one bite goes."""
+        newest = connection.execute("SELECT max(batch) FROM journal").fetchone()
+        if newest is None or newest[0] is None:
+            return Evicted()
+        goal_bytes = missing_bytes + self._limits.slack_bytes
+        bite = Bite(connection, goal_bytes, self._limits.page_bytes, self._clock, newest[0])
+        losses = Losses(self._cursors)
+        while bite.goes_on() and self._take_free(bite, losses):
+            pass
+        while bite.goes_on(STRIP_ROWS_MAX) and self._strip(bite, losses):
+            pass
+        while bite.goes_on() and (self._give_up(bite, losses) or self._unprotect(connection)):
+            pass
+        while bite.goes_on() and self.graves.drop_oldest_summary(connection):
+            bite.rows += 1
+        upto = self._book(connection, losses)
+        return Evicted(
+            bite.rows,
+            losses.events,
+            losses.results,
+            losses.unsent_results,
+            upto if losses.results else 0,
+            losses.result_last,
+        )
+
+    def take_free(self, connection: apsw.Connection, limit: int) -> int:
+        """Remove up to `limit` rows that nobody needs, without need; returns how many."""
+        newest = connection.execute("SELECT max(batch) FROM journal").fetchone()
+        rows = self.free.take(connection, newest[0], limit) if newest and newest[0] else []
+        if rows:
+            losses = Losses(self._cursors)
+            self._remove(connection, rows, losses)
+            self._book(connection, losses)
+        return len(rows)
+
+    def _take_free(self, bite: Bite, losses: Losses) -> bool:
+        rows = self.free.take(bite.connection, bite.newest, CHUNK_ROWS)
+        bite.rows += len(rows)
+        self._remove(bite.connection, rows, losses)
+        return bool(rows)
+
+    def _strip(self, bite: Bite, losses: Losses) -> bool:
+        """Take the raw events of the oldest answered rows; the rows stay."""
+        connection = bite.connection
+        first, last = self.protection.next_clear(connection, self._strip_from)
+        rows = bite.chosen(_STRIPPABLE, first, min(last, bite.newest - 1), STRIP_ROWS_MAX)
+        hand = first
+        for row in rows:
+            if row.event_first + row.event_n - 1 > self._cursors.settled_events:
+                break
+            hand = row.batch + 1
+            bite.rows += 1
+            bite.entries += row.event_n
+            if row.event_n:
+                losses.events_of(row, self._events_reader(connection, row))
+                connection.execute("UPDATE journal SET event_n = 0, events = NULL WHERE batch = ?", (row.batch,))
+        if not rows and last < bite.newest - 1:
+            hand = last + 1  # only surroundings of an alarm stand here
+        moved = hand > self._strip_from
+        self._move_hands(connection, hand, self._drop_from)
+        return moved
+
+    def _give_up(self, bite: Bite, losses: Losses) -> bool:
+        """Take the oldest rows that are not protected, whatever they hold."""
+        connection = bite.connection
+        first, last = self.protection.next_clear(connection, self._drop_from)
+        rows = bite.chosen(_VICTIMS, first, min(last, bite.newest - 1), EVICT_ROWS_MAX)
+        bite.rows += len(rows)
+        bite.entries += sum(row.result_n + row.event_n for row in rows)
+        self._remove(connection, rows, losses)
+        hand = rows[-1].batch + 1 if rows else min(last + 1, bite.newest)
+        moved = hand > self._drop_from
+        self._move_hands(connection, self._strip_from, max(hand, self._drop_from))
+        return moved
+
+    # --- what going means ---
+
+    def _remove(self, connection: apsw.Connection, rows: list[Numbered], losses: Losses) -> None:
+        for row in rows:
+            losses.results_of(row, self._results_reader(connection, row))
+            losses.events_of(row, self._events_reader(connection, row))
+            if row.notice_n:
+                self._lose_notices(connection, row, losses)
+            connection.execute("DELETE FROM journal WHERE batch = ?", (row.batch,))
+
+    def _lose_notices(self, connection: apsw.Connection, row: Numbered, losses: Losses) -> None:
+        blob = connection.execute("SELECT notices FROM journal WHERE batch = ?", (row.batch,)).fetchone()
+        try:
+            notices = self._unpacker.notices(blob[0], row.notice_n) if blob else []
+        except StoreCorrupt:
+            notices = []  # which numbers they had is not known any more; the receiver is told that they are missing
+        losses.notices_of(row.batch, notices)
+        for stream, (first, _) in records.numbers(notices).items():
+            records.forget(connection, stream, first)
+
+    def _results_reader(self, connection: apsw.Connection, row: Numbered) -> _Reader[ResultColumns]:
+        return _Reader(connection, "results", row.batch, row.result_n, self._unpacker.results)
+
+    def _events_reader(self, connection: apsw.Connection, row: Numbered) -> _Reader[EventColumns]:
+        return _Reader(connection, "events", row.batch, row.event_n, self._unpacker.events)
+
+    def _book(self, connection: apsw.Connection, losses: Losses) -> int:
+        """Write the tombstones; returns up to which result everything is gone."""
+        wall_ms = self._clock.wall_ms()
+        front = connection.execute(
+            "SELECT batch, event_first, result_first FROM journal ORDER BY batch LIMIT 1"
+        ).fetchone()
+        assert front is not None  # the newest row always stays
+        oldest = {"event": front[1], "result": front[2]}
+        for run in losses.runs():
+            if run.reason == REASON_FREED and run.last < oldest.get(run.stream, 0):
+                continue  # nothing stands before it: no number is missing in the middle
+            self.graves.bury(connection, run.stream, run.first, run.last, run.reason, wall_ms, run.summary)
+        if losses.notices:
+            first, last = losses.notice_batches
+            bury(connection, "notice", first, last, losses.notices, REASON_BUDGET, wall_ms)
+        self.protection.forget_before(connection, front[0])
+        self.graves.tidy(connection, oldest)
+        return int(front[2]) - 1
+
+    def tidy(self, connection: apsw.Connection) -> None:
+        """Tombstones and summaries, while there is nothing else to do."""
+        front = connection.execute("SELECT event_first, result_first FROM journal ORDER BY batch LIMIT 1").fetchone()
+        if front is not None:
+            self.graves.tidy(connection, {"event": front[0], "result": front[1]})
 
 
-def _span(stream: str, first: Row, last: Row) -> tuple[int, int]:
-    if stream == "event":
-        return first.event_first, last.end("event")
-    return first.result_first, last.end("result")
+class _Reader(Generic[T]):
+    """Reads one blob of a row when it is asked for, once. None when it cannot be read: then only the count is kept."""
+
+    def __init__(
+        self, connection: apsw.Connection, column: str, batch: int, n: int, unpack: Callable[[bytes, int], T]
+    ) -> None:
+        self._connection = connection
+        self._query = f"SELECT {column} FROM journal WHERE batch = ?"  # noqa: S608  one of two constants
+        self._batch = batch
+        self._n = n
+        self._unpack = unpack
+        self._asked = False
+        self._columns: T | None = None
+
+    def __call__(self) -> T | None:
+        if not self._asked:
+            self._asked = True
+            row = self._connection.execute(self._query, (self._batch,)).fetchone()
+            try:
+                self._columns = self._unpack(row[0], self._n) if row else None
+            except StoreCorrupt:
+                pass  # giving it up must not end the process
+        return self._columns

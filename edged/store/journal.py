@@ -5,29 +5,39 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
 from edged.errors import BugError, StoreError
-from edged.store import examination, lookup
+from edged.store import examination, lookup, starts
+from edged.store.budget import file_allowance
 from edged.store.commit import Numbers
+from edged.store.cursors import table_stream
+from edged.store.forecast import forecast
 from edged.store.segment import counts
 from edged.store.values import COMMIT_US_BOUNDS, StoreStatistics
 from edged.store.writer import Job
+from edged.sync import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edged.messages import Unit
+    from edged.messages import Notice, Unit
     from edged.ports import Committed, StoredEvents, StoredNotices, StoredResults
     from edged.store.commit import RowCommitter
     from edged.store.reader import Reader
-    from edged.store.values import Recovered
+    from edged.store.values import Recovered, RowSpan
     from edged.store.writer import Writer
+    from edged.sync.protocol import Stream
+    from edged.sync.ranges import Ranges
 
 IN_FLIGHT_LIMIT = 8  # units; more would only hide that the disk is slow
+TRIM_PAUSE = 3  # times what a step of trimming took: the writer belongs to the units
 CLOSE_PATIENCE_S = 2.0  # for units that cannot be committed now: nobody was told that they are durable
+
+
+T = TypeVar("T")
 
 
 class SqliteJournal:
@@ -48,6 +58,9 @@ class SqliteJournal:
         self._next_event = recovered.next_event
         self._next_result = recovered.next_result
         self._next_batch = recovered.next_batch
+        self._next_record = {"alarm": recovered.next_alarm, "health": recovered.next_health}
+        self._outward: frozenset[Stream] = frozenset()
+        self._trimming = False
         self._writer = writer
         self._reader = reader
         self._committer = committer
@@ -102,6 +115,21 @@ class SqliteJournal:
     def noticed_upto(self, batch: int) -> None:
         self._committer.cursors.notice_batch = batch
 
+    @property
+    def outward_streams(self) -> frozenset[Stream]:
+        """Streams that must be home before their rows are free. Set by the engine, before the first unit."""
+        return self._outward
+
+    @outward_streams.setter
+    def outward_streams(self, streams: frozenset[Stream]) -> None:
+        self._outward = streams
+        self._committer.cursors.outward = frozenset(table_stream(stream) for stream in streams)
+
+    def set_synced(self, stream: Stream, home: Ranges) -> None:
+        """Everything of `stream` that is home. Set by the engine; what it frees may go from now on."""
+        self._committer.cursors.home = {**self._committer.cursors.home, table_stream(stream): home}
+        self._committer.retention.graves.want_sweep()
+
     def submit(self, unit: Unit, done: Callable[[Committed], None]) -> None:
         """Commit `unit` (not to be changed from now on); `done` runs on the loop once it is durable.
 
@@ -112,6 +140,7 @@ class SqliteJournal:
             raise BugError(f"event seq must be dense: expected {self._next_event}, got {unit.event_first}")
         if n_results and unit.result_first != self._next_result:
             raise BugError(f"result seq must be dense: expected {self._next_result}, got {unit.result_first}")
+        made = self._records_of(unit.notices) if unit.notices else {}
         if self._in_flight >= IN_FLIGHT_LIMIT:
             raise BugError(f"{self._in_flight} units in flight, limit {IN_FLIGHT_LIMIT}")
         if self._closed:
@@ -120,6 +149,7 @@ class SqliteJournal:
         self._next_batch += 1
         self._next_event += n_events
         self._next_result += n_results
+        self._next_record.update(made)
         self._in_flight += 1
         self._writer.submit(
             Job(
@@ -142,16 +172,62 @@ class SqliteJournal:
         return await self._reader.read(lambda c, u: lookup.notices_after(c, u, after_batch, limit))
 
     async def save_snapshot(self, event_seq: int, blob: bytes) -> None:
-        await self._write(blob, partial(_put_snapshot, event_seq))
+        def durable() -> None:
+            self._committer.cursors.folded = event_seq
+
+        await self._write(partial(self._committer.pack, blob), partial(_put_snapshot, event_seq), durable)
 
     async def save_meta(self, meta: bytes) -> None:
-        await self._write(meta, _put_meta)
+        await self._write(partial(self._committer.pack, meta), _put_meta)
+
+    async def give_up(self, stream: Stream, first: int, last: int, reason: str) -> None:
+        """A tombstone for numbers whose rows the receiver refuses. Their rows stay as long as others need them."""
+        await self._write(
+            bool, lambda connection, _: self._committer.give_up(connection, table_stream(stream), first, last, reason)
+        )
+
+    async def fork(self, first_result: int) -> str:
+        """A new epoch from the start on that made `first_result`; returns it. The process must start again.
+
+        Raises `StoreError` when no start is known there.
+        """
+        began: list[str] = []
+
+        def apply(connection: apsw.Connection, _encoded: object) -> None:
+            began[:] = [starts.fork(connection, first_result, self._committer.clock.wall_ms())]
+
+        self._require_open()
+        await self._reader.read(lambda c, _u: starts.place_of(c, first_result))
+        await self._write(bool, apply)
+        return began[0]
+
+    def trim(self) -> None:
+        """Remove rows that nobody needs beyond `keep_bytes` and give their space back, step by step, until it is done.
+
+        Cheap when there is nothing to do; may be called at any time and as often as one likes.
+        """
+        usage = self._committer.usage
+        if self._trimming or self._closed or self._writer.trouble:
+            return
+        if self._committer.trimmer.may_do(usage.pages, usage.free_pages):
+            self._trimming = True
+            self._writer.submit(Job(bool, self._committer.trim, self._trimmed))
+
+    def _trimmed(self, more: bool, took_us: int) -> None:
+        self._trimming = False
+        self._committer.trimmer.took(took_us)
+        if more:
+            self._loop.call_later(TRIM_PAUSE * took_us / 1e6, self.trim)
 
     async def statistics(self) -> StoreStatistics:
-        """Size, span and counters; two small reads in the reader thread."""
+        """Size, span, losses, room and counters; a few small reads in the reader thread."""
         self._require_open()
-        oldest, newest = await self._reader.read(lambda c, _u: lookup.span(c))
+        (oldest, newest), losses = await self._reader.read(lambda c, _u: (lookup.span(c), lookup.losses(c)))
         usage, page_bytes = self._committer.usage, self._committer.limits.page_bytes
+        unsent, share = self._unsent(oldest)
+        live_bytes = (usage.pages - usage.free_pages) * page_bytes
+        room_bytes = file_allowance(usage, self._committer.limits) - int(live_bytes * share)
+        outlook = forecast(self._committer.sampled(), room_bytes)
         return StoreStatistics(
             units=self._units,
             oldest=oldest,
@@ -167,6 +243,33 @@ class SqliteJournal:
             commit_us=tuple(self._commit_us),
             commit_us_sum=self._commit_us_sum,
             trouble=self._writer.trouble,
+            unsent=unsent,
+            tombstones=losses.tombstones,
+            summary_rows=losses.summary_rows,
+            summary_bytes=losses.summary_bytes,
+            protected_bytes=losses.protected_bytes,
+            bytes_per_day=outlook.bytes_per_day,
+            days_of_room=outlook.days_of_room,
+        )
+
+    def _unsent(self, oldest: RowSpan | None) -> tuple[dict[str, int], float]:
+        """Numbers of each stream that wait to go home, and the part of the rows they are in, 0 to 1."""
+        following = {**self._next_record, "result": self._next_result, "telemetry": self._next_event}
+        cursors = self._committer.cursors
+        unsent = {
+            str(stream): ranges.count(tuple(cursors.not_home(table_stream(stream), 1, following[stream] - 1)))
+            for stream in sorted(self._outward)
+        }
+        if not self._outward:
+            unsent["result"] = max(0, self._next_result - 1 - cursors.results)
+        firsts = {"result": oldest.result_first, "telemetry": oldest.event_first} if oldest else {}
+        return unsent, max(
+            (
+                min(1.0, unsent[s] / (following[s] - first))
+                for s, first in firsts.items()
+                if s in unsent and following[s] > first
+            ),
+            default=0.0,
         )
 
     async def close(self) -> None:
@@ -184,16 +287,34 @@ class SqliteJournal:
         self._writer.stop(CLOSE_PATIENCE_S, last=partial(examination.mark_open, is_open=False))
         self._on_closed()
 
-    async def _write(self, blob: bytes, apply: Callable[[apsw.Connection, bytes], None]) -> None:
+    async def _write(
+        self,
+        encode: Callable[[], T],
+        apply: Callable[[apsw.Connection, T], None],
+        durable: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run `apply` in a transaction of its own. durable: on the loop, even if the one who asked has gone away."""
         self._require_open()
         answer: asyncio.Future[None] = self._loop.create_future()
 
         def done(_result: object, _took_us: int) -> None:
+            durable()
             if not answer.done():  # the one who asked may have gone away; the transaction stands
                 answer.set_result(None)
 
-        self._writer.submit(Job(partial(self._committer.pack, blob), apply, done))
+        self._writer.submit(Job(encode, apply, done))
         await answer
+
+    def _records_of(self, notices: list[Notice]) -> dict[str, int]:
+        """The numbers that come after those of these notices. Raises `BugError` where they are not dense."""
+        made: dict[str, int] = {}
+        for notice in notices:
+            if notice.stream:
+                expected = made.get(notice.stream, self._next_record[notice.stream])
+                if notice.seq < expected or (notice.stream in made and notice.seq > expected):
+                    raise BugError(f"{notice.stream} seq must be dense: expected {expected}, got {notice.seq}")
+                made[notice.stream] = notice.seq + 1
+        return made
 
     def _committed(self, done: Callable[[Committed], None], result: Committed, took_us: int) -> None:
         self._in_flight -= 1

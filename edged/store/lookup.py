@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from edged.ports import StoredEvents, StoredNotices, StoredResults
+from edged.store import marks
 from edged.store.segment import Unpacker, trim_events, trim_results
 from edged.store.values import RowSpan
 
@@ -43,6 +44,18 @@ NEWEST = "SELECT batch, event_first, event_n, result_first, result_n FROM journa
 AT_OR_AFTER = (
     "SELECT batch, event_first, event_n, result_first, result_n FROM journal WHERE batch >= ? ORDER BY batch LIMIT 1"
 )
+FAR = 1 << 62
+_WITH = {
+    stream: f"SELECT batch, event_first, event_n, result_first, result_n FROM journal"  # noqa: S608  two constants
+    f" WHERE batch >= ? AND batch <= ? AND {stream}_n > 0 ORDER BY batch LIMIT 1"
+    for stream in ("event", "result")
+}
+_PROTECTED = "SELECT first_batch, last_batch FROM protected WHERE last_batch >= ? ORDER BY first_batch LIMIT 1"
+_LOSSES = (
+    "SELECT (SELECT count(*) FROM tombstone WHERE reason != 'freed'),"
+    " (SELECT total(n) FROM aggregate), (SELECT total(length(data)) FROM aggregate),"
+    " (SELECT total(bytes) FROM protected)"
+)
 
 
 def newest(connection: apsw.Connection) -> Row | None:
@@ -55,6 +68,20 @@ def span(connection: apsw.Connection) -> tuple[RowSpan | None, RowSpan | None]:
     return RowSpan(*oldest) if oldest else None, RowSpan(*newest) if newest else None
 
 
+class LossFacts(NamedTuple):
+    """What was given up, what is kept of it, and what is protected from it."""
+
+    tombstones: int
+    summary_rows: int
+    summary_bytes: int
+    protected_bytes: int
+
+
+def losses(connection: apsw.Connection) -> LossFacts:
+    row = connection.execute(_LOSSES).fetchone()
+    return LossFacts(*(int(value) for value in row)) if row else LossFacts(0, 0, 0, 0)
+
+
 def at_or_after(connection: apsw.Connection, batch: int) -> Row | None:
     return _row(connection.execute(AT_OR_AFTER, (batch,)).fetchone())
 
@@ -62,12 +89,29 @@ def at_or_after(connection: apsw.Connection, batch: int) -> Row | None:
 def find(connection: apsw.Connection, stream: Stream, seq: int) -> Row | None:
     """The row that holds `seq` of `stream`, or the first later row that holds any; about log2(rows) steps."""
     last = newest(connection)
-    while last is not None and last.end(stream) > seq:
-        row = _first_ending_after(connection, stream, seq, last.batch)
-        if row.count(stream):
+    if last is None or last.end(stream) <= seq:
+        return None
+    row = _first_ending_after(connection, stream, seq, last.batch)
+    return row if row.count(stream) else _next_with(connection, stream, row.batch)
+
+
+def _next_with(connection: apsw.Connection, stream: Stream, batch: int) -> Row | None:
+    """The first row at or after `batch` that holds any of `stream`, in a stretch whose numbers are gone.
+
+    Rows without results in such a stretch are few. Rows without events are many, because they were stripped of them: up
+    to the mark, only the surroundings of alarms have some.
+    """
+    stripped_upto = marks.number(connection, marks.STRIP_FROM) - 1 if stream == "event" else 0
+    while batch <= stripped_upto:
+        kept = connection.execute(_PROTECTED, (batch,)).fetchone()
+        if kept is None or kept[0] > stripped_upto:
+            batch = stripped_upto + 1
+            break
+        row = _row(connection.execute(_WITH[stream], (max(batch, kept[0]), kept[1])).fetchone())
+        if row is not None:
             return row
-        seq = row.end(stream)  # only after a hole: a row without any starts beyond `seq`
-    return None
+        batch = kept[1] + 1
+    return _row(connection.execute(_WITH[stream], (batch, FAR)).fetchone())
 
 
 def _first_ending_after(connection: apsw.Connection, stream: Stream, seq: int, last_batch: int) -> Row:

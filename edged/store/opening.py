@@ -54,7 +54,9 @@ async def open_store(
     loop = asyncio.get_running_loop()
     started = await asyncio.to_thread(start, settings, clock, free_bytes)
     mark_damaged = partial(place.mark_damaged, settings.state_dir)
-    committer = RowCommitter(started.path, started.limits, clock, other_bytes, free_bytes)
+    committer = RowCommitter(
+        started.path, started.limits, clock, other_bytes, free_bytes, settings.alarm_surroundings_s
+    )
     writer = Writer(
         started.connection,
         loop,
@@ -62,6 +64,8 @@ async def open_store(
         beside=Checkpointer(partial(connect_checkpointer, started.path)),
         wal_pages=started.limits.wal_pages,
         is_urgent=committer.is_urgent,
+        is_due=committer.is_home_due,
+        on_rollback=committer.rolled_back,
         on_trouble=on_trouble,
         on_failure=on_failure,
         on_damage=mark_damaged,

@@ -48,6 +48,33 @@ CREATE TABLE info(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE migration(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_wall_ms INTEGER NOT NULL);
 """
 
+# Beside the journal, so that the former program, which writes whole rows of the tables above, can still use the store.
+# Made again at every start where they are missing: what stands in them can be found out anew, or done without.
+BESIDE = """
+-- One row per opening of the store: the numbers that came next. Newest 1000, and the first of every epoch.
+CREATE TABLE IF NOT EXISTS start(
+    id INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL, boot TEXT NOT NULL, instance TEXT NOT NULL,
+    first_event INTEGER NOT NULL, first_result INTEGER NOT NULL, first_batch INTEGER NOT NULL,
+    first_alarm INTEGER NOT NULL, first_health INTEGER NOT NULL,
+    since_wall_ms INTEGER NOT NULL
+);
+-- What is kept of the rows that a tombstone stands for: n packed summary rows.
+CREATE TABLE IF NOT EXISTS aggregate(
+    tombstone INTEGER PRIMARY KEY, interval_s INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL
+);
+-- Batches around alarms: given up after all others. bytes: about what they take.
+CREATE TABLE IF NOT EXISTS protected(
+    first_batch INTEGER PRIMARY KEY, last_batch INTEGER NOT NULL, bytes INTEGER NOT NULL
+);
+-- In which batch the numbers first..first + n - 1 of the streams 'alarm' and 'health' are.
+CREATE TABLE IF NOT EXISTS record(
+    stream TEXT NOT NULL, first INTEGER NOT NULL, n INTEGER NOT NULL, batch INTEGER NOT NULL,
+    PRIMARY KEY (stream, first)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tombstone_last ON tombstone(stream, last);
+"""
+
 
 class Migration(NamedTuple):
     """One step from `version - 1` to `version`; runs inside the transaction that also records it.
@@ -66,7 +93,15 @@ def _create_journal(connection: apsw.Connection) -> None:
     connection.execute(JOURNAL)
 
 
-MIGRATIONS = (Migration(1, "create_journal", 1, _create_journal),)
+def create_beside(connection: apsw.Connection) -> None:
+    """The tables that stand beside the journal, where they are missing."""
+    connection.execute(BESIDE)
+
+
+MIGRATIONS = (
+    Migration(1, "create_journal", 1, _create_journal),
+    Migration(2, "create_beside", 1, create_beside),
+)
 
 
 def version_of(connection: apsw.Connection) -> int:

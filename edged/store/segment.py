@@ -13,6 +13,7 @@ import zstandard
 
 from edged.errors import BugError, StoreCorrupt
 from edged.messages import EventColumns, Notice, ResultColumns, Unit
+from edged.sync.protocol import SummaryRow
 
 PLAIN = 1  # format byte, crc32 (4 bytes, little endian), msgpack
 ZSTD = 2  # format byte, zstd frame with content checksum, of msgpack
@@ -70,6 +71,7 @@ class Unpacker:
         self._events = msgspec.msgpack.Decoder(EventColumns)
         self._results = msgspec.msgpack.Decoder(ResultColumns)
         self._notices = msgspec.msgpack.Decoder(list[Notice])
+        self._summary = msgspec.msgpack.Decoder(list[SummaryRow])
 
     def events(self, blob: bytes, n: int) -> EventColumns:
         columns = self._decode(self._events, blob)
@@ -85,6 +87,11 @@ class Unpacker:
         notices = self._decode(self._notices, blob)
         _require_lengths("notices", {len(notices)}, n)
         return notices
+
+    def summary(self, blob: bytes, n: int) -> list[SummaryRow]:
+        rows = self._decode(self._summary, blob)
+        _require_lengths("summary", {len(rows)}, n)
+        return rows
 
     def unpack_bytes(self, blob: bytes) -> bytes:
         kind = blob[0] if blob else 0

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import apsw
 
 from edged.errors import StoreCorrupt
-from edged.store import examination, lookup, place, salvage, schema
+from edged.store import examination, lookup, place, records, salvage, schema, starts
 from edged.store.budget import Limits
 from edged.store.database import close_clean, connect_writer, is_damage, own_errors
-from edged.store.eviction import REASON_DAMAGE, bury
 from edged.store.segment import Unpacker
+from edged.store.starts import new_epoch
+from edged.store.tombstones import REASON_DAMAGE, bury
 from edged.store.values import PastEpoch, Recovered, SalvageReport, StoreSettings
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from edged.ports import Clock
 
-EPOCH_BYTES = 6  # 48 random bits
 NS_PER_S = 1_000_000_000
 SALVAGE_RESERVE_BYTES = 1_000_000  # left free while rows are copied: for the epoch and the report
 
@@ -53,7 +53,8 @@ def start(
     try:
         with own_errors(f"opening {path}"):
             connection, recovered = _Opening(settings, clock, free_bytes, path, list(warnings), migrations).run()
-            limits = Limits(settings.budget_bytes, settings.free_floor_bytes, connection.pragma("page_size"))
+            page_bytes = connection.pragma("page_size")
+            limits = Limits(settings.budget_bytes, settings.free_floor_bytes, page_bytes, settings.keep_bytes)
             connection.pragma("journal_size_limit", limits.wal_bytes)
     except BaseException:  # whatever it was, the next attempt must find the lock free
         lock.release()
@@ -96,6 +97,7 @@ class _Opening:
             begin_epoch(connection, "lost_tail", self._clock.wall_ms())
             report = self._report(connection, finding.lost_tail, complete=True)
         self._mark_open(connection)
+        following = self._note_start(connection)
         recovered = recover(
             connection,
             new_store=new_store,
@@ -104,7 +106,23 @@ class _Opening:
             check_complete=finding.complete,
             warnings=tuple(self._warnings),
         )
-        return connection, recovered
+        return connection, replace(recovered, next_alarm=following["alarm"], next_health=following["health"])
+
+    def _note_start(self, connection: apsw.Connection) -> dict[str, int]:
+        """Remember this opening in the table `start`; returns the next numbers of the records.
+
+        The tables beside the journal are made anew where they are missing: they are no reason not to start.
+        """
+        settings, clock = self._settings, self._clock
+        instance = settings.instance or secrets.token_hex(8)
+        try:
+            with connection:
+                schema.create_beside(connection)
+                found = starts.note(connection, next_numbers(connection), clock.boot_id, instance, clock.wall_ms())
+        except (apsw.FullError, apsw.IOError) as error:
+            self._warnings.append(f"could not note the start ({error}): a copy put back later may not be recognised")
+            found = {stream: records.following(connection, stream) for stream in records.STREAMS}
+        return found
 
     def _examine(self) -> tuple[apsw.Connection | None, examination.Finding]:
         """The connection and what was found; no connection when the file is damaged."""
@@ -221,7 +239,20 @@ def begin_epoch(connection: apsw.Connection, reason: str, wall_ms: int) -> None:
         event = snapshot[0] + 1
     connection.execute(
         "INSERT INTO epoch(epoch, reason, first_event, first_result, first_batch, since_wall_ms) VALUES (?,?,?,?,?,?)",
-        (secrets.token_hex(EPOCH_BYTES), reason, event, result, batch, wall_ms),
+        (new_epoch(), reason, event, result, batch, wall_ms),
+    )
+
+
+def next_numbers(connection: apsw.Connection) -> tuple[int, int, int]:
+    """The event, the result and the batch that come next."""
+    epoch = current_epoch(connection)
+    if epoch is None:
+        raise StoreCorrupt("opening the store: it has no epoch")
+    last = lookup.newest(connection)
+    return (
+        max(epoch.last_event + 1, last.end("event") if last else 1),
+        max(epoch.last_result + 1, last.end("result") if last else 1),
+        max(epoch.last_batch, last.batch if last else 0) + 1,
     )
 
 
@@ -239,14 +270,14 @@ def recover(
     epoch = current_epoch(connection)
     if epoch is None:
         raise StoreCorrupt("opening the store: it has no epoch")
-    last = lookup.newest(connection)
+    next_event, next_result, next_batch = next_numbers(connection)
     meta = connection.execute("SELECT meta FROM journal ORDER BY batch DESC LIMIT 1").fetchone()
     snapshot = connection.execute("SELECT event_seq, state FROM snapshot").fetchone()
     return Recovered(
         epoch=epoch.epoch,
-        next_event=max(epoch.last_event + 1, last.end("event") if last else 1),
-        next_result=max(epoch.last_result + 1, last.end("result") if last else 1),
-        next_batch=max(epoch.last_batch, last.batch if last else 0) + 1,
+        next_event=next_event,
+        next_result=next_result,
+        next_batch=next_batch,
         meta=unpacker.unpack_bytes(meta[0]) if meta else None,
         snapshot=(snapshot[0], unpacker.unpack_bytes(snapshot[1])) if snapshot else None,
         new_store=new_store,

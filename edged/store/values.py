@@ -18,6 +18,9 @@ class StoreSettings:
     free_floor_bytes: int = 64_000_000  # left free on the file system for everything else
     check_limit_s: float = 1.0  # how long the integrity check at start may take
     salvage_limit_s: float = 30.0  # how long rows are copied out of a damaged file
+    keep_bytes: int = 64_000_000  # rows that nobody needs any more stay while the file is no larger
+    alarm_surroundings_s: float = 60.0  # rows this close to an alarm are given up after all others
+    instance: str = ""  # of the running process, for people; "": a random one
 
 
 class PastEpoch(NamedTuple):
@@ -53,6 +56,8 @@ class Recovered:
     meta: bytes | None  # of the newest row
     snapshot: tuple[int, bytes] | None  # (event seq, folded state)
     new_store: bool
+    next_alarm: int = 1
+    next_health: int = 1
     past_epochs: tuple[PastEpoch, ...] = ()
     salvage: SalvageReport | None = None
     migrated: tuple[str, ...] = ()
@@ -90,3 +95,10 @@ class StoreStatistics:
     commit_us: tuple[int, ...]  # commits up to each of COMMIT_US_BOUNDS, not cumulative; one more for all above
     commit_us_sum: int
     trouble: str  # code of the fault that is being retried, or ""
+    unsent: dict[str, int]  # numbers that wait to go home, by stream; without a receiver: results the broker has not
+    tombstones: int
+    summary_rows: int  # what is kept of rows that were given up
+    summary_bytes: int
+    protected_bytes: int  # about what the surroundings of alarms hold
+    bytes_per_day: float  # stored, at the rate of the last day or since the start
+    days_of_room: float | None  # until what is not home fills the budget at that rate; None when it is not known

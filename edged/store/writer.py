@@ -41,7 +41,8 @@ class Writer:
     on_trouble(code, active, detail): a fault that is retried began or ended. on_failure(error): the thread has ended by
     damage or a bug and the process must end. Both run on the loop. on_damage(cause): runs in the thread, before that.
     beside: brings the WAL home when it has `wal_pages`; what has come meanwhile follows here. At twice as many pages
-    the thread does it all itself, and at once when `is_urgent()` says so.
+    the thread does it all itself, and at once when `is_urgent()` says so. `is_due()`: it may come home now, although it
+    is short. on_rollback: runs in the thread when a transaction has come to nothing.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Writer:
         beside: Checkpointer,
         wal_pages: int,
         is_urgent: Callable[[], bool],
+        is_due: Callable[[], bool] = bool,
+        on_rollback: Callable[[], None] = lambda: None,
         on_trouble: Callable[[str, bool, str], None],
         on_failure: Callable[[BaseException], None],
         on_damage: Callable[[str], None],
@@ -65,6 +68,8 @@ class Writer:
         self._beside = beside
         self._checkpoint_at = wal_pages
         self._is_urgent = is_urgent
+        self._is_due = is_due
+        self._on_rollback = on_rollback
         self._on_trouble = on_trouble
         self._on_failure = on_failure
         self._on_damage = on_damage
@@ -113,7 +118,7 @@ class Writer:
     def _bring_home(self) -> None:
         if self._is_urgent() or self._wal_pages >= 2 * self._checkpoint_at or self._beside.done:
             self._checkpoint()
-        elif self._wal_pages >= self._checkpoint_at:
+        elif self._wal_pages >= self._checkpoint_at or self._is_due():
             self._beside.ask()
 
     def _perform(self, job: Job) -> bool:
@@ -147,6 +152,7 @@ class Writer:
         except BaseException:  # whatever it was, no transaction may stay open
             if self._connection.in_transaction:
                 execute("ROLLBACK")
+            self._on_rollback()
             raise
         return result
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from edged.errors import BugError
 from edged.messages import EventColumns, Notice, ResultColumns, Unit
 from edged.ports import Committed, StoredEvents, StoredNotices, StoredResults
+from edged.sync.protocol import Stream
+from edged.sync.ranges import Ranges
 
 
 class MemoryJournal:
@@ -32,6 +34,11 @@ class MemoryJournal:
         self.evict_upto = 0
         self.gone_upto = 0
         self.gone_events_upto = 0
+        self.outward_streams: frozenset[Stream] = frozenset()
+        self.synced: dict[Stream, Ranges] = {}
+        self.given_up: list[tuple[Stream, int, int, str]] = []
+        self.forked: list[int] = []
+        self.trims = 0
         self._held: list[tuple[Unit, Callable[[Committed], None]]] = []
 
     def epoch_of_result(self, seq: int) -> str:
@@ -100,6 +107,19 @@ class MemoryJournal:
 
     async def save_meta(self, meta: bytes) -> None:
         self.meta = meta
+
+    def set_synced(self, stream: Stream, home: Ranges) -> None:
+        self.synced[stream] = home
+
+    async def give_up(self, stream: Stream, first: int, last: int, reason: str) -> None:
+        self.given_up.append((stream, first, last, reason))
+
+    async def fork(self, first_result: int) -> str:
+        self.forked.append(first_result)
+        return "fedcba543210"
+
+    def trim(self) -> None:
+        self.trims += 1
 
 
 def _cut_results(rows: ResultColumns, skip: int) -> ResultColumns:
