@@ -45,13 +45,13 @@ class NoticeBox:
 
     def offer(self, batch: int, notices: Sequence[Notice]) -> None:
         """Take the notices of a committed batch."""
-        notices = [notice for notice in notices if notice.plant]
         if not notices:
             return
         caught_up = self._loaded >= self._committed
         self._committed = batch
-        if caught_up and len(self._tail) + len(notices) <= _TAIL_LIMIT:
-            self._tail.extend((batch, notice) for notice in notices)
+        ours = [(batch, notice) for notice in notices if notice.plant]
+        if caught_up and len(self._tail) + len(ours) <= _TAIL_LIMIT:
+            self._tail.extend(ours)
             self._loaded = batch
 
     def refill(self, read: Sequence[tuple[int, list[Notice]]], *, complete: bool) -> None:

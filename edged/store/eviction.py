@@ -2,7 +2,8 @@
 
 The classes, in their order (docs/adr/0014): rows that nobody needs; raw events of answered rows; results, oldest first,
 which leave a summary; the surroundings of alarms; summaries. A commit takes one bite of bounded size and makes a little
-more room than it needs, so that not every commit has to. Hands remember where each class goes on: nothing is counted through.
+more room than it needs, so that not every commit has to. Hands remember where each class goes on, so that nothing is
+counted through.
 """
 
 from __future__ import annotations
@@ -67,14 +68,15 @@ class Bite:
         self.entries = 0
         self._goal_bytes = goal_bytes
         self._page_bytes = page_bytes
-        self._free_before = connection.pragma("freelist_count")
+        self._free_before = int(connection.pragma("freelist_count"))
         self._clock = clock
         self._until_ns = clock.mono_ns() + EVICT_NS
 
     @property
     def missing_bytes(self) -> int:
         """Rows share pages with their neighbours, so that only the file itself knows what came free."""
-        return self._goal_bytes - (self.connection.pragma("freelist_count") - self._free_before) * self._page_bytes
+        came_free = int(self.connection.pragma("freelist_count")) - self._free_before
+        return self._goal_bytes - came_free * self._page_bytes
 
     def goes_on(self, rows_max: int = EVICT_ROWS_MAX) -> bool:
         return (
@@ -98,7 +100,7 @@ class Bite:
 
 
 class Retention:
-    """Runs in the writer thread, inside its transactions. What it remembers follows from the tables: `reset` forgets it."""
+    """Runs in the writer thread, inside its transactions. What it remembers follows from the tables."""
 
     def __init__(self, limits: Limits, surroundings_s: float, clock: Clock, cursors: Cursors, packer: Packer) -> None:
         self._limits = limits

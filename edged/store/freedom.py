@@ -148,8 +148,8 @@ class FreeRows:
 
 
 def _batch_of(connection: apsw.Connection, stream: str, seq: int) -> int | None:
-    if stream == "result" or stream == "event":
-        row = lookup.find(connection, stream, seq)
+    if stream not in records.STREAMS:
+        row = lookup.find(connection, "result" if stream == "result" else "event", seq)
         return row.batch if row is not None else None
     record = records.at_or_after(connection, stream, seq)
     return record.batch if record is not None else None

@@ -95,7 +95,7 @@ class Graveyard:
         return self._rounds > 0
 
     def want_sweep(self) -> None:
-        """Look at every tombstone once more. Called on the loop; a round that is lost to the other thread is no loss."""
+        """Look at every tombstone once more. Called on the loop; a round lost to the other thread is no loss."""
         if self.count:
             self._rounds = 2  # the round under way, and a whole one
 
@@ -252,10 +252,8 @@ class Graveyard:
             if tombstone.reason == REASON_FREED and tombstone.last < oldest.get(tombstone.stream, 0):
                 self._remove(connection, tombstone.id)
                 continue
-            if before is not None and self._merge(connection, before, tombstone):
-                before = None  # a pair per round: summaries of like size meet
-            else:
-                before = tombstone
+            merged = before is not None and self._merge(connection, before, tombstone)
+            before = None if merged else tombstone  # a pair per round: summaries of like size meet
         else:
             if len(found) < SWEEP_STEPS:
                 self._place = ("", 0)

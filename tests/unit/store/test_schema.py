@@ -14,7 +14,7 @@ from edged.store.startup import Started, start
 from edged.store.values import StoreSettings
 from tests.unit.store.samples import SteppingClock
 
-BACKUP = "store-before-v2.db"
+BACKUP = "store-before-v3.db"
 
 
 def add_column(connection: apsw.Connection) -> None:
@@ -45,14 +45,14 @@ def columns(path: Path) -> list[object]:
 
 def test_a_migration_runs_once_and_leaves_a_copy_of_the_store_before_it(tmp_path: Path) -> None:
     stop(started(tmp_path))
-    store = started(tmp_path, Migration(2, "add_note", 1, add_column))
+    store = started(tmp_path, Migration(3, "add_note", 1, add_column))
     assert store.recovered.migrated == ("add_note",)
     recorded = list(store.connection.execute("SELECT version, name FROM migration ORDER BY version"))
-    assert recorded == [(1, "create_journal"), (2, "add_note")]
+    assert recorded == [(1, "create_journal"), (2, "create_beside"), (3, "add_note")]
     stop(store)
     assert columns(tmp_path / BACKUP) == ["id", "event_seq", "state"]
     assert (tmp_path / BACKUP).stat().st_mode & 0o777 == 0o600
-    again = started(tmp_path, Migration(2, "add_note", 1, add_column))
+    again = started(tmp_path, Migration(3, "add_note", 1, add_column))
     assert again.recovered.migrated == ()
     stop(again)
     older = started(tmp_path)
@@ -63,14 +63,14 @@ def test_a_migration_runs_once_and_leaves_a_copy_of_the_store_before_it(tmp_path
 def test_a_migration_that_fails_leaves_the_store_as_it_was_and_unlocked(tmp_path: Path) -> None:
     stop(started(tmp_path))
     with pytest.raises(Exception, match="no more"):
-        started(tmp_path, Migration(2, "add_note", 1, fail_half_way))
+        started(tmp_path, Migration(3, "add_note", 1, fail_half_way))
     assert columns(tmp_path / "store.db") == ["id", "event_seq", "state"]
     stop(started(tmp_path))
 
 
 def test_without_room_for_a_copy_the_migration_goes_on_and_says_so(tmp_path: Path) -> None:
     stop(started(tmp_path))
-    store = started(tmp_path, Migration(2, "add_note", 1, add_column), free=1000)
+    store = started(tmp_path, Migration(3, "add_note", 1, add_column), free=1000)
     assert store.recovered.migrated == ("add_note",)
     assert any("no room for a backup" in warning for warning in store.recovered.warnings)
     stop(store)
