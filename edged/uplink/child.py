@@ -8,11 +8,12 @@ import random
 import secrets
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edged.errors import EdgedError, ExitCode
+from edged.errors import BugError, EdgedError, ExitCode
 from edged.ops.clock import SystemClock
 from edged.ops.logs import Log
 from edged.ops.memory import use_one_arena
@@ -52,6 +53,9 @@ async def _guarded(open_store: OpenStore, clock: Clock, log: Log) -> int:
         error = _first(group)
         log.error("uplink_ended", code=type(error).__name__, detail=str(error))
         code = error.exit_code
+    except* BugError:
+        traceback.print_exc()
+        code = ExitCode.BUG
     return int(code)
 
 

@@ -93,10 +93,11 @@ class HttpCarrier:
         error = future.exception()
         current = generation == self._generation
         if error is not None:
-            if not isinstance(error, LinkError):
-                raise error
-            if current and self._failed is not None and not self._failed.done():
-                self._failed.set_result(str(error))
+            if self._failed is not None and not self._failed.done():
+                if not isinstance(error, LinkError):
+                    self._failed.set_exception(error)
+                elif current:
+                    self._failed.set_result(str(error))
             return
         answer = future.result()
         if current:
@@ -140,7 +141,8 @@ class Posts:
             sock = connection.sock
             if sock is not None:
                 with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
+            connection.close()
 
     def _ask(self, connection: http.client.HTTPConnection, path: str, payload: bytes) -> Answer:
         headers = {"Content-Type": "application/octet-stream", **self._mine.headers}
@@ -149,6 +151,8 @@ class Posts:
         body = response.read(MESSAGE_MAX_BYTES + 1)
         if len(body) > MESSAGE_MAX_BYTES:
             raise http.client.HTTPException(f"an answer of more than {MESSAGE_MAX_BYTES} bytes")
+        if response.length:
+            raise http.client.IncompleteRead(body, response.length)
         if response.will_close or response.status in DENIED:
             self._drop(connection)  # a denied one is made anew with what the token file says then
         return Answer(response.status, body)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from edged.errors import StoreError
 from edged.messages import RecordColumns, ResultColumns
 from edged.sync.piece import Piece
 from edged.sync.protocol import Lost, Probe, Stream, StreamExtent
@@ -90,7 +91,10 @@ class FileOutward:
         self._file = file
 
     def _listed(self) -> ListedOutward:
-        told = json.loads(self._file.read_text())
+        try:
+            told = json.loads(self._file.read_text())
+        except OSError as error:
+            raise StoreError(f"reading the listed store: {error}") from None
         spans: list[Span] = []
         for stream, number in told["next"].items():
             first = told.get("base", {}).get(stream, 1)

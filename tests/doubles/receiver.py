@@ -19,8 +19,9 @@ from edged.sync.envelope import decode_hello, encode_message, open_body, read_he
 from edged.sync.protocol import VERSION, Ack, AckStatus, BatchHeader, Cursor, Fork, Hello, HelloAck, Range, Stream
 from edged.sync.ranges import Ranges, add, contiguous, count, missing
 
-Do = Literal["commit", "deaf", "mute", "retry", "reject"]
-"""commit: take it and answer. deaf: neither. mute: take it, and do not answer. retry, reject: say so instead."""
+Do = Literal["commit", "deaf", "mute", "babble", "retry", "reject"]
+"""commit: take it and answer. deaf: neither. mute: take it, and do not answer.
+babble: answer nonsense. retry, reject: say so instead."""
 
 
 class Fault(NamedTuple):
@@ -79,8 +80,8 @@ class Receiver:
             for (epoch, stream), known in self.home.items():
                 upto, beyond = contiguous(known, self.base[epoch, stream])
                 cursors.append(Cursor(epoch, stream, upto, beyond))
-        if fault.do == "deaf":
-            return None
+        if fault.do in ("deaf", "babble"):
+            return b"{}" if fault.do == "babble" else None
         status: AckStatus = fault.do if fault.do in ("retry", "reject") else "ok"
         return encode_message(
             HelloAck(
@@ -104,8 +105,8 @@ class Receiver:
         fault = self.fault(header)
         if fault.delay_s:
             time.sleep(fault.delay_s)
-        if fault.do == "deaf":
-            return None
+        if fault.do in ("deaf", "babble"):
+            return b"{}" if fault.do == "babble" else None
         if fault.do in ("retry", "reject"):
             return encode_message(self._ack(header, fault.do, fault))
         with self._lock:
@@ -185,6 +186,13 @@ class BrokerSide:
             client.publish(topic, answer, qos=1)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away in the middle are what these tests are about."""
+
+
 class HttpSide:
     """The same over HTTP/1.1 with kept-alive connections. token: asked for when given. `down`: connections are cut."""
 
@@ -228,8 +236,7 @@ class HttpSide:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         if context is not None:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port: int = self._server.server_address[1]

@@ -157,21 +157,23 @@ async def test_a_link_that_breaks_is_repaired_and_the_rest_sent(
 
 
 async def test_hub_connections_that_break_in_the_middle_cost_nothing(tmp_path: Path, hub: Receiver) -> None:
+    hub.fault = lambda _: Fault("commit", delay_s=0.05)
     with HttpSide(hub) as side:
-        rig = UplinkRig(tmp_path, f"http://127.0.0.1:{side.port}")
-        rig.next["result"] = 20_001
+        rig = UplinkRig(tmp_path, f"http://127.0.0.1:{side.port}", window=2)
+        rig.next["result"] = 100_001
         rig._save()
         async with rig:
             await rig.until(lambda: hub.has("result"), "progress")
             side.down = True
             await rig.until(lambda: "upstream_away" in rig.active, "the reason")
             side.down = False
-            hub.fault = lambda header: Fault("mute") if header.last % 3 == 0 and header.n > 1 else Fault("commit")
-            await rig.until(lambda: hub.has("result") > 10_000, "more progress")
+            hub.fault = lambda header: Fault("mute" if header.last % 3 == 0 else "commit", delay_s=0.02)
+            await rig.until(lambda: "upstream_away" not in rig.active, "the end of the reason")
+            await rig.until(lambda: "upstream_away" in rig.active, "an answer that is missing")
             hub.fault = lambda _: Fault("commit")
             await rig.until(rig.all_home, "everything home")
 
-    assert hub.has("result") == 20_000
+    assert hub.has("result") == 100_000
 
 
 async def test_two_receivers_answer_and_the_first_one_counts(
@@ -293,3 +295,91 @@ async def test_the_uplink_ends_when_the_daemon_is_gone(by_broker: UplinkRig, hub
         assert rig.uplink._pipe is not None
         rig.uplink._pipe.close()
         await rig.until(lambda: rig.uplink.statistics().last_exit == 0, "its end")
+
+
+async def test_nonsense_for_an_answer_is_counted_and_asked_again(by_broker: UplinkRig, hub: Receiver) -> None:
+    hub.hello_fault = lambda _: Fault("babble")
+    async with by_broker as rig:
+        await rig.until(lambda: hub.hellos, "a hello")
+        hub.hello_fault = lambda _: Fault("commit")
+        await rig.until(lambda: len(hub.hellos) > 1, "another hello")
+        hub.fault = lambda header: Fault("babble") if header.stream == "alarm" else Fault("commit")
+        rig.make("alarm", 1)
+        await rig.until(lambda: rig.status and rig.status.counters["answers_not_understood"] == 2, "the count")
+        rig.make("result", 1)
+        await rig.until(lambda: rig.home.get("result"), "the result home")
+
+
+async def test_a_store_that_cannot_be_read_ends_the_process_which_is_started_again(
+    by_broker: UplinkRig, hub: Receiver, tmp_path: Path
+) -> None:
+    async with by_broker as rig:
+        await rig.until(lambda: hub.hellos, "a hello")
+        (tmp_path / "store.json").rename(tmp_path / "away")
+        rig.uplink.news({"result": 50}, urgent=True)
+        await rig.until(lambda: rig.uplink.statistics().last_exit == 74, "its end")
+        rig.make("result", 10)
+        await rig.until(rig.all_home, "everything home")
+
+
+async def test_a_disk_that_takes_no_copy_of_a_refused_batch_does_not_stop_the_line(
+    by_broker: UplinkRig, hub: Receiver, tmp_path: Path
+) -> None:
+    (tmp_path / "quarantine").write_text("in the way")
+    hub.fault = lambda header: Fault("reject" if header.kind == "rows" and header.first == 1 else "commit", "bad_body")
+    async with by_broker as rig:
+        rig.make("result", 2)
+        await rig.until(rig.all_home, "everything home")
+    assert rig.rejected == [("result", 1, 2, "bad_body")]
+
+
+async def test_news_for_an_uplink_that_does_not_read_take_no_memory(tmp_path: Path) -> None:
+    command = (
+        sys.executable,
+        "-c",
+        "import sys, time; sys.stdin.readline(); time.sleep(99)",
+    )
+    async with UplinkRig(tmp_path, "mqtt://127.0.0.1:1", command=command) as rig:
+        await rig.until(lambda: rig.uplink._pipe, "its start")  # noqa: SLF001
+        pipe = rig.uplink._pipe
+        assert pipe is not None
+        for number in range(20_000):
+            rig.uplink.news({"alarm": number}, urgent=True)
+        assert pipe.get_write_buffer_size() < 200_000
+
+
+async def test_a_line_without_an_end_ends_the_uplink(tmp_path: Path) -> None:
+    command = (
+        sys.executable,
+        "-c",
+        "import sys, time; sys.stdout.write('x' * 300_000); sys.stdout.flush(); time.sleep(99)",
+    )
+    async with UplinkRig(tmp_path, "mqtt://127.0.0.1:1", command=command) as rig:
+        await rig.until(lambda: any("longer than" in line for line in rig.logged), "the log")
+
+
+async def test_a_cancelled_supervisor_leaves_no_process_behind(by_broker: UplinkRig, hub: Receiver) -> None:
+    task = asyncio.get_running_loop().create_task(by_broker.uplink.run())
+    await by_broker.until(lambda: hub.hellos, "a hello")
+    pid = by_broker.uplink.statistics().pid
+    assert pid is not None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    await by_broker.uplink.stop()  # nothing to stop: no complaint
+
+
+async def test_reasons_of_a_process_that_died_last_until_its_successor_knows_better(
+    by_broker: UplinkRig, broker: Mosquitto, hub: Receiver
+) -> None:
+    hub.hello_fault = lambda _: Fault("retry", "database_away", 60_000)
+    async with by_broker as rig:
+        await rig.until(lambda: "upstream_slow" in rig.active, "the reason")
+        pid = rig.uplink.statistics().pid
+        assert pid is not None
+        hub.hello_fault = lambda _: Fault("commit")
+        os.kill(pid, signal.SIGKILL)
+        await rig.until(lambda: rig.status and rig.status.state == "open", "the next process at work")
+        await rig.until(lambda: not rig.active, "the end of the reason")

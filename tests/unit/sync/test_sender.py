@@ -313,7 +313,8 @@ def test_a_denied_publish_is_said_aloud_and_tried_again() -> None:
     assert "upstream_refused" in active(w)
     w.weather = Weather()
     w.run(30, lambda: bool(w.sent))
-    w.act(w.sender.unsendable(w.now, 2, "not_authorized"))
+    (key,) = w._batches  # noqa: SLF001
+    w.act(w.sender.unsendable(w.now, key, "not_authorized"))
 
     assert w.run(60, w.all_home)
     assert active(w) == set()
