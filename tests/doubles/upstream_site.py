@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from tests.doubles.broker import Mosquitto
-from tests.doubles.chaos_link import UNHURT, ChaosLink, Shape
+from tests.doubles.chaos_link import UNHURT, ChaosLink, Scissors, Shape
 from tests.doubles.daemon import Daemon, NotifySocket, pipeline
 from tests.doubles.hub_books import Account, HubBooks, account
 from tests.doubles.netns import FAR_ADDRESS, LossyLine
@@ -174,6 +174,7 @@ class UpstreamSite:
     database: of the hub; a SQLite file of its own when "". upstream: settings of the table. broker: the upstream
     broker, already running; a mosquitto when None. hub_broker: more settings of the hub's table `broker`.
     shape: of the link between gateway and upstream broker; there is another one between broker and hub.
+    scissors: cut the link there, once; it may be the first connection.
     watched: topics of the plant that the SCADA takes; all by default.
     line: a line that loses packets between gateway and upstream broker, instead of that link.
     """
@@ -195,6 +196,7 @@ class UpstreamSite:
         state: Path | None = None,
         line: LossyLine | None = None,
         watched: tuple[str, ...] = (),
+        scissors: Scissors | None = None,
         daemon_env: Mapping[str, str] | None = None,
         pipelines: str = "",
     ) -> None:
@@ -214,6 +216,7 @@ class UpstreamSite:
         self._state = state
         self._line = line
         self._watched = watched
+        self._scissors = scissors
         self._daemon_env = daemon_env
         self.extents: dict[str, tuple[int, int]] = {}
 
@@ -239,6 +242,8 @@ class UpstreamSite:
         more = (f"listener {FAR_PORT} {FAR_ADDRESS}",) if self._line else ()
         self.broker = self._given_broker or enter(Mosquitto(self.folder / "centre", *UPSTREAM, *more))
         self.link = enter(ChaosLink(self.broker.port, self._shape))
+        if self._scissors is not None:
+            self.link.arm(self._scissors)
         self.hub_link = enter(ChaosLink(self.broker.port))
         self.hub = enter(
             Hub(

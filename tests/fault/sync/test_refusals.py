@@ -52,7 +52,7 @@ def test_a_batch_that_is_refused_leaves_a_tombstone_and_a_copy_and_the_line_move
         assert account.problems == []
         assert account.made == account.rows + account.tombstoned == 100
         assert 0 < account.tombstoned <= 20
-        assert {reason for _, _, _, reason in site.books.tombstones()} == {"rejected"}
+        assert {reason for _, _, _, reason in site.books.tombstones()} == {"rejected:bad_checksum"}
         kept = [path for path in site.daemon.state.rglob("*") if "quarantine" in str(path) and path.is_file()]
         assert kept, "a copy is kept for whoever wants to know why"
 
@@ -114,6 +114,7 @@ def test_of_two_receivers_only_the_first_one_counts(tmp_path: Path, single_model
             site.scada.until_results(480)
             until(lambda: HubBooks(other).count() >= 1, "the second one takes what it gets")
             site.hub.start()
-            site.settle(60)
+            site.link.drop()
+            site.settle()
         account = site.account()
         assert (account.problems, account.rows) == ([], 480)
