@@ -204,7 +204,9 @@ class App:
         await self._recover(opened)
         self.engine.attach(self.link)
         if config.upstream is not None:
-            self._connect_upstream(config, config.upstream.health_interval_s)
+            self.upkeep.sample_every_s = config.upstream.health_interval_s
+            if config.upstream.url:
+                self._connect_upstream(config)
 
     def _receipts(self, config: Config) -> ReceiptFolder | None:
         """Where receipts of sticks are laid; None where the configuration trusts no hub's keys."""
@@ -222,11 +224,10 @@ class App:
         keys_file = Path(config.upstream.hub_keys_file)
         return ReceiptFolder(state_dir, keys_file, config.gateway.site, config.gateway.id, extents)
 
-    def _connect_upstream(self, config: Config, interval_s: int) -> None:
+    def _connect_upstream(self, config: Config) -> None:
         from edged.uplink.supervisor import Callbacks, Uplink, start_of  # most gateways without a centre never need it
 
         homeward = self.homeward
-        self.upkeep.sample_every_s = interval_s
         self.uplink = Uplink(
             start_of(config, __version__, self.engine.parts.home.receiver),
             Callbacks(

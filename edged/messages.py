@@ -141,7 +141,7 @@ class RecordColumns(msgspec.Struct, array_like=True, gc=False):
 
 
 class TelemetryColumns(msgspec.Struct, array_like=True, gc=False):
-    """Events as they go home: the columns of `EventColumns` (its `boot` is the sensor's), and when they arrived here."""
+    """Events as they go home: the columns of `EventColumns` (`boot`: the sensor's), and when they arrived here."""
 
     source: list[str]
     device: list[str]

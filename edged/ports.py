@@ -195,7 +195,7 @@ class Journal(Protocol):
         """
 
     def trim(self) -> None:
-        """Remove rows that nobody needs and give their space back, in small steps; cheap when there is nothing to do."""
+        """Remove rows that nobody needs and give their space back, in small steps; cheap when there is none."""
 
 
 # --- home -------------------------------------------------------------------------------------------------------

@@ -33,7 +33,11 @@ def check_broker(broker: Broker) -> Iterator[Finding]:
 
 def check_upstream(upstream: Upstream) -> Iterator[Finding]:
     """Address, TLS files and credentials fit together and to the way that the address names."""
-    yield from check_url("url", upstream.url, UPSTREAM_SCHEMES)
+    if upstream.url:
+        yield from check_url("url", upstream.url, UPSTREAM_SCHEMES)
+    elif not upstream.hub_keys_file:
+        cure = "name the hub in url, or its keys in hub_keys_file for a site whose rows leave on a stick"
+        yield Finding(("url",), "is missing, and so is hub_keys_file: rows could go nowhere", cure=cure)
     yield from _check_tls_files(upstream, "https://" if upstream.http else "mqtts://")
     yield from _check_password(upstream)
     if upstream.http:

@@ -258,8 +258,11 @@ class Upstream:
 
     url: Annotated[
         str,
-        Key("The hub's broker, mqtt:// or mqtts://host:port, or the hub itself, http:// or https://host:port/path."),
-    ]
+        Key(
+            "The hub's broker, mqtt:// or mqtts://host:port, or the hub itself, http:// or https://host:port/path;"
+            " absent: there is no line, rows leave on a stick.",
+        ),
+    ] = ""
     ca_file: Annotated[str | None, Key("Certificates (PEM) that the hub's is checked against.", is_file=True)] = None
     cert_file: Annotated[str | None, Key("Our certificate (PEM) for mutual TLS.", is_file=True)] = None
     key_file: Annotated[str | None, Key("Private key (PEM) of our certificate.", is_file=True)] = None

@@ -92,6 +92,8 @@ class Engine:
         self.session: SessionInfo | None = None
         self.progress = 0
         """Turns completed; the watchdog is fed by it."""
+        self.given_up = 0
+        """Results given up for room since the upkeep looked, before everybody had them."""
         self.on_devices: Callable[[list[str], int], None] = lambda _devices, _now_ms: None
         self.on_durable: Callable[[bool], None] = lambda _urgent: None
         """After each commit; True when it holds an alarm."""
@@ -257,6 +259,7 @@ class Engine:
         )
         self.progress += 1
         self._tell_turned()
+        self.given_up += unit.evicted_unsent_results
         self.on_durable(any(notice.stream == "alarm" for notice in flight.draft.notices))
         parts.last_values.update(flight.draft.results, flight.ready)
         parts.metrics.turn(flight.draft, unit, flight.messages, parts.clock.mono_ns() - flight.arrived_ns)

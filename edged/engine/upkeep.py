@@ -68,6 +68,9 @@ class Upkeep:
             self.report_loss("result", first, last)
             if reason == EVICTED:
                 self.pressed("store_full", "results", f"results {first} to {last} were given up undelivered")
+        if parts.home.streams and self._engine.given_up:
+            self.pressed("backlog_aged", "", f"{self._engine.given_up} results were given up before they were home")
+            self._engine.given_up = 0
         for change in self._devices.tick(now_ms):
             self.announce(change)
         parts.present.draft.notices += parts.letters.overdue(mono_ms=now_ms, wall_ms=parts.clock.wall_ms())

@@ -228,3 +228,19 @@ async def test_the_newest_numbers_are_those_of_what_is_durable(stream: Stream) -
     rig = Rig(streams=frozenset({stream}))
     await rig.start()
     assert rig.home.newest(result=3, event=9) == {stream: 3 if stream == "result" else 0}
+
+
+async def test_results_given_up_before_they_were_home_are_a_declared_loss() -> None:
+    rig = Rig(streams=STREAMS)
+    await rig.start()
+    for seq in range(3):
+        rig.event(seq)
+    await rig.engine.settled()
+    rig.journal.delivered_upto = 0
+    rig.journal.evict_upto = 2
+    rig.event(3)
+    await rig.engine.settled()
+    rig.upkeep.tick()
+
+    assert "backlog_aged" in rig.modes.state.codes
+    assert rig.modes.mode == "shedding"
