@@ -35,6 +35,7 @@ class Course:
         self.front: int | None = None
         """First live number; None while there are too many ranges to begin another one."""
         self.quiet_until_ns = 0
+        self.rejects_in_row = 0
         self.rows_max = BATCH_ROWS_MAX
         self.row_bytes = FIRST_GUESS_BYTES[stream]
         self._ranges_max = RANGES_MAX - spare

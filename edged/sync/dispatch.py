@@ -40,8 +40,8 @@ class Rules(NamedTuple):
 class Dispatch:
     """What waits and what is on its way.
 
-    slow: the hub asks for time, so one batch goes at once. *_from_ns: before that nothing goes at all (`all`), nothing
-    that is paced, no backlog. wake_ns: when `choose` or `resend` may have something, if nothing happens before.
+    slow: the hub asks for time, so one batch goes at once. *_from_ns: before that nothing that is paced goes, and no
+    backlog. wake_ns: when `choose` or `resend` may have something, if nothing happens before.
     """
 
     def __init__(self, rules: Rules, counts: Counts, chance: Callable[[], float]) -> None:
@@ -57,7 +57,7 @@ class Dispatch:
         self.payload_max_bytes = PAYLOAD_MAX_BYTES
         self.reading: Read | None = None
         self.slow = False
-        self.all_from_ns = self.paced_from_ns = self.past_from_ns = 0
+        self.paced_from_ns = self.past_from_ns = 0
         self.wake_ns = NEVER_NS
 
     def next_key(self) -> int:
@@ -136,7 +136,8 @@ class Dispatch:
 
     def nothing_there(self, now_ns: int, order: Read) -> None:
         """The store did not have what was asked for yet."""
-        self.courses[order.lane.stream].quiet_until_ns = now_ns + QUIET_NS
+        course = self.courses[order.lane.stream]
+        course.quiet_until_ns = max(course.quiet_until_ns, now_ns + QUIET_NS)
 
     def launch(self, now_ns: int, order: Read, batch: Sealed) -> Send | None:
         """Send what was read; None when it came out too large and must be read again, smaller."""
@@ -183,7 +184,7 @@ class Dispatch:
 
     def _ready_ns(self, lane: Lane, course: Course, first: int, *, gathers: bool) -> int:
         """From when on this lane may send."""
-        ready_ns = max(course.quiet_until_ns, self.all_from_ns)
+        ready_ns = course.quiet_until_ns
         if lane.paced:
             ready_ns = max(ready_ns, self.paced_from_ns, self.pacing.free_ns)
         if lane.spreads:

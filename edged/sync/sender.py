@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from edged.sync.course import Course
-from edged.sync.dispatch import PAYLOAD_MAX_BYTES, Dispatch, Rules
+from edged.sync.dispatch import NEVER_NS, PAYLOAD_MAX_BYTES, Dispatch, Rules
 from edged.sync.effects import (
     Counts,
     Effect,
@@ -38,7 +38,7 @@ REFUSED_MAX_S = 3600.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 600.0  # what a hub may ask for
 UNSENDABLE_S = 10.0
 FOREIGN_NS = 600 * _S  # another receiver is gone when it was not heard for so long
-REJECTS_IN_ROW = 3  # then something else than the rows is wrong, and giving up more of them would be a loss for nothing
+REJECTS_IN_ROW = 3  # of one stream: then more than these rows is wrong, and giving up more would be loss for nothing
 OURS = frozenset({"foreign_gateway", "bad_header"})  # refusals that say nothing about the rows: none is given up
 
 
@@ -90,7 +90,7 @@ class Sender:
         self._reasons: set[str] = set()
         self._hello: tuple[int, int] | None = None  # key of the last one, and when it was sent
         self._hello_due_ns = self._hello_tries = 0
-        self._refusals = self._rejects_in_row = 0
+        self._refusals = 0
         self._heard_ns = self._foreign_ns = self._ack_delay_ns = 0
 
     @property
@@ -224,7 +224,7 @@ class Sender:
     def _done(self, now_ns: int) -> list[Effect]:
         """Go on as far as possible, and hand out what has come together."""
         dispatch = self._dispatch
-        dispatch.wake_ns = 1 << 62
+        dispatch.wake_ns = NEVER_NS
         if now_ns - self._foreign_ns >= FOREIGN_NS:
             self._end("receiver_foreign")
         if self._state is State.OPEN and dispatch.overdue(now_ns, self._heard_ns):
@@ -329,6 +329,8 @@ class Sender:
         flight = self._flights.find(answer.stream, answer.epoch, answer.first, answer.last)
         if flight is not None and answer.status == "ok":
             self._ack_delay_ns += (now_ns - flight.sent_ns - self._ack_delay_ns) // 4
+            if not flight.batch.lost:
+                course.rejects_in_row = 0
         fresh = course.arrived(told)
         if fresh:
             self._effects.append(Home(answer.stream, fresh))
@@ -340,7 +342,7 @@ class Sender:
 
     def _on_ok(self) -> None:
         self._dispatch.slow = False
-        self._refusals = self._rejects_in_row = 0
+        self._refusals = 0
         self._end("upstream_slow")
         self._end("upstream_refused")
         if not any(course.given_up or course.shelved for course in self._courses.values()):
@@ -381,11 +383,10 @@ class Sender:
             self.counts.given_up += batch.last - batch.first + 1
         self._raise("upstream_rejecting", f"{stream} {batch.first} to {batch.last}: {reason}")
         self._effects.append(GiveUp(stream, batch.first, batch.last, reason, batch.payload, not batch.lost))
-        self._rejects_in_row += 1
-        if self._rejects_in_row >= REJECTS_IN_ROW:
-            doublings = min(self._rejects_in_row - REJECTS_IN_ROW, 8)
-            pause_s = min(REFUSED_MAX_S, REFUSED_FIRST_S * (1 << doublings))
-            self._dispatch.all_from_ns = now_ns + int(pause_s * _S)
+        course.rejects_in_row += 1
+        if course.rejects_in_row >= REJECTS_IN_ROW:
+            doublings = min(course.rejects_in_row - REJECTS_IN_ROW, 8)
+            course.quiet_until_ns = now_ns + int(min(REFUSED_MAX_S, REFUSED_FIRST_S * (1 << doublings)) * _S)
 
     # --- small things ---
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from edged.errors import EdgedError
 from edged.mqtt.backoff import Backoff
 from edged.sync.protocol import Range, Stream
@@ -216,7 +218,7 @@ class Uplink:
             child.terminate()
         try:
             self._told = {}
-            self._write(_with_receiver(self._start, self._receiver))
+            self._write(msgspec.structs.replace(self._start, receiver=self._receiver))
             self._flush()
             await self._hear(reader)
         except EdgedError as error:
@@ -286,11 +288,6 @@ def start_of(config: Config, version: str, receiver: str = "") -> Start:
         upstream=config.upstream,
         receiver=receiver,
     )
-
-
-def _with_receiver(start: Start, receiver: str) -> Start:
-    fields = {name: getattr(start, name) for name in start.__struct_fields__}
-    return Start(**{**fields, "receiver": receiver})
 
 
 def _spawn(command: list[str]) -> subprocess.Popen[bytes]:

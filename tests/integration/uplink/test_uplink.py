@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import ssl
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edged.messages import Unit
+from edged.ports import Committed
+from edged.store.opening import open_store
+from edged.store.values import StoreSettings
 from edged.sync.protocol import Fork
+from edged.uplink.supervisor import COMMAND
 from tests.doubles.broker import Mosquitto
 from tests.doubles.certificates import Authority
+from tests.doubles.chaos_link import ChaosLink, Shape
 from tests.doubles.receiver import BrokerSide, Fault, HttpSide, Receiver
-from tests.doubles.uplink_rig import UplinkRig
+from tests.doubles.uplink_rig import CLOCK, UplinkRig
+from tests.unit.store.samples import results
 
 
 @pytest.fixture
@@ -340,7 +349,7 @@ async def test_news_for_an_uplink_that_does_not_read_take_no_memory(tmp_path: Pa
         "import sys, time; sys.stdin.readline(); time.sleep(99)",
     )
     async with UplinkRig(tmp_path, "mqtt://127.0.0.1:1", command=command) as rig:
-        await rig.until(lambda: rig.uplink._pipe, "its start")  # noqa: SLF001
+        await rig.until(lambda: rig.uplink._pipe, "its start")
         pipe = rig.uplink._pipe
         assert pipe is not None
         for number in range(20_000):
@@ -383,3 +392,76 @@ async def test_reasons_of_a_process_that_died_last_until_its_successor_knows_bet
         os.kill(pid, signal.SIGKILL)
         await rig.until(lambda: rig.status and rig.status.state == "open", "the next process at work")
         await rig.until(lambda: not rig.active, "the end of the reason")
+
+
+async def test_a_broker_that_denies_publishing_is_a_reason_until_it_allows_it(tmp_path: Path, hub: Receiver) -> None:
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    rights = folder / "acl"
+    rights.write_text("topic read edged/#\n")
+    with Mosquitto(folder, f"acl_file {rights}") as broker:
+        async with UplinkRig(tmp_path, f"mqtt://127.0.0.1:{broker.port}", protocol="5") as rig:
+            await rig.until(lambda: "upstream_refused" in rig.active, "the reason")
+            assert "denies publishing" in next(detail for code, _, detail in rig.reasons if code == "upstream_refused")
+
+
+async def test_a_broker_that_takes_only_small_packets_gets_small_batches(tmp_path: Path, hub: Receiver) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with Mosquitto(folder, "max_packet_size 4000") as broker, BrokerSide(broker.port, hub):
+        rig = UplinkRig(tmp_path, f"mqtt://127.0.0.1:{broker.port}", protocol="5")
+        rig.next["health"] = 1_001
+        rig._save()
+        async with rig:
+            await rig.until(rig.all_home, "everything home")
+    assert max(arrival.size_bytes for arrival in hub.arrivals) < 4_000
+
+
+async def test_the_daemons_own_store_is_read_while_it_is_written(
+    by_broker: UplinkRig, hub: Receiver, tmp_path: Path
+) -> None:
+    def trouble(code: str, active: bool, detail: str) -> None:
+        raise AssertionError(f"{code} {active} {detail}")
+
+    def fail(error: BaseException) -> None:
+        raise AssertionError from error
+
+    opened = await open_store(StoreSettings(tmp_path), clock=CLOCK, on_trouble=trouble, on_failure=fail)
+    journal = opened.journal
+
+    async def commit(first: int, rows: int) -> None:
+        done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        unit = Unit(1, first, None, results(first, rows), [], b"{}", 1_790_000_000_000, 1, "boot-1", "synced")
+        journal.submit(unit, done.set_result)
+        await done
+
+    await commit(1, 2_000)
+    rig = UplinkRig(tmp_path, by_broker.uplink._start.upstream.url, command=COMMAND)
+    async with rig:
+        await rig.until(lambda: hub.has("result") == 2_000, "the backlog home")
+        await commit(2_001, 50)
+        rig.uplink.news({"result": 2_051})
+        await rig.until(lambda: rig.home.get("result") == ((1, 2_050),), "the rest home")
+    await journal.close()
+    assert hub.twice == 0
+
+
+@pytest.mark.slow
+async def test_alarms_overtake_a_weeks_backlog_on_a_slow_line(broker: Mosquitto, hub: Receiver, tmp_path: Path) -> None:
+    line = Shape(delay_s=0.02, rate_bytes_s=32_000, queue_bytes=64_000)  # 256 kbit/s, and a modem that hides it
+    with ChaosLink(broker.port, line) as link, BrokerSide(broker.port, hub):
+        rig = UplinkRig(tmp_path, f"mqtt://127.0.0.1:{link.port}", rate_limit_kbit_s=10_000)
+        rig.next["health"] = 1_000_000  # 100 bytes a row, compressed
+        rig._save()
+        async with rig:
+            await rig.until(lambda: hub.has("health") > 1_500, "the backlog flowing")
+            waits = []
+            for _ in range(15):
+                await asyncio.sleep(random.random())  # alarms know nothing of batches
+                made = time.monotonic()
+                number = rig.make("alarm", 1)
+                await rig.until(lambda n=number: hub.when("alarm", n), "the alarm at the hub")  # type: ignore[misc]
+                waits.append((hub.when("alarm", number) or 0.0) - made)
+    assert max(waits) < 2.0
+    assert sorted(waits)[len(waits) // 2] < 0.5
+    assert hub.has("health") > 2_000

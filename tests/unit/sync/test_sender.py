@@ -313,7 +313,7 @@ def test_a_denied_publish_is_said_aloud_and_tried_again() -> None:
     assert "upstream_refused" in active(w)
     w.weather = Weather()
     w.run(30, lambda: bool(w.sent))
-    (key,) = w._batches  # noqa: SLF001
+    (key,) = w._batches
     w.act(w.sender.unsendable(w.now, key, "not_authorized"))
 
     assert w.run(60, w.all_home)
@@ -470,6 +470,20 @@ def test_a_hub_that_refuses_everything_does_not_make_us_give_up_everything() -> 
     w.run(3600)
 
     assert len(w.given_up) <= 15
+    w.weather = Weather()
+    assert w.run(7_200, w.all_home)
+
+
+def test_a_stream_that_the_hub_never_takes_is_not_given_up_because_others_and_tombstones_are_fine() -> None:
+    w = world(results=100_000, rate_limit_bytes_s=100_000.0)
+    w.weather = Weather(verdict=lambda b, s: ("reject", "bad_body", 0) if s == "result" and not b.lost else None)
+    w.up()
+    for _ in range(360):
+        w.make("alarm", 1)
+        w.run(10)
+
+    assert len(w.given_up) <= 12
+    assert w.sender.standing().lag["alarm"] == 0
     w.weather = Weather()
     assert w.run(7_200, w.all_home)
 
