@@ -47,7 +47,7 @@ CAUSES: Mapping[str, Cause] = {
     "upstream_away": Cause(
         "offline",
         10,
-        "when the connection closes, a silent one within 1.5 keep-alive intervals; 30 s after a hello without answer",
+        "when the connection closes, a silent one within 1.5 keep-alive intervals; 5 s after a hello without answer",
         "stores, reconnects with full jitter; what is home stays home",
         "nothing changes at the plant; the receiver gets everything later",
         "the receiver has answered `hello`",
@@ -87,10 +87,10 @@ CAUSES: Mapping[str, Cause] = {
     "uplink_failed": Cause(
         "offline",
         60,
-        "when the uplink's process has ended",
+        "when the uplink's process has ended three times in a row",
         "stores, starts it again with growing pauses",
         "nothing changes at the plant",
-        "the uplink has run for the holding time",
+        "the uplink has run for ten seconds",
     ),
     "backlog_aged": Cause(
         "shedding",
