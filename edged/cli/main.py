@@ -24,6 +24,7 @@ VERBS = {
     "schema": "Print the JSON Schema of the configuration.",
     "status": "Show what the running daemon is doing.",
     "store": "Look into the store, and carry it home on a stick: stats, verify, export.",
+    "model": "Make models smaller, verify and measure them: optimize, verify, benchmark.",
     "demo": "Show a simulated plant, a broker, the daemon and a SCADA view.",
     "version": "Print versions.",
 }

@@ -1,0 +1,1 @@
+"""The bench beside the line: models are made smaller, verified and measured here, never inside the daemon."""
