@@ -205,3 +205,15 @@ def test_what_the_tools_raise_becomes_a_refusal(bench: Bench, tmp_path: Path) ->
     with pytest.raises(Unfit) as error:
         quantizing.to_int8(bench.model, inputs, tmp_path / "o.onnx", form="portable", batch=1)
     assert error.value.code == "cannot_quantize"
+
+
+def test_a_class_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "odd.toml").write_text("limits = [")
+    with pytest.raises(Unfit, match="class_unreadable"):
+        find_target("odd", (tmp_path,))
+
+
+def test_an_operator_that_cannot_be_raised_to_a_current_opset_is_refused(tmp_path: Path) -> None:
+    model = models.unary(tmp_path / "m.onnx", "Nonesuch", opset=9)
+    with pytest.raises(Unfit, match="old_opset"):
+        quantizing.clean(onnx.load(str(model)), tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edged.workbench import quantizing
+from edged.workbench import quantizing, report_verify
 from edged.workbench.documents import to_bytes
 from edged.workbench.gate import Thresholds
 from edged.workbench.hardware import Target, find_target
@@ -164,3 +164,34 @@ def test_the_output_must_be_named_where_there_are_several(bench: Bench, tmp_path
     assert refused(two, bench, reference=two, thresholds=floor) == "which_output"
     assert refused(two, bench, reference=two, thresholds=floor, output="z") == "which_output"
     assert check(two, bench, reference=two, thresholds=floor, output="y").output == "y"
+
+
+def test_the_only_input_and_output_may_be_called_differently_but_that_is_no_replacement(
+    bench: Bench, tmp_path: Path
+) -> None:
+    proto = onnx.load(str(bench.model))
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "features"
+    proto.graph.output[0].name = proto.graph.node[-1].output[0] = "scores"
+    renamed = tmp_path / "renamed.onnx"
+    renamed.write_bytes(proto.SerializeToString())
+    found = check(renamed, bench)
+    assert found.scored.drop == 0
+    assert failures(found) == ["interface_differs"]
+
+
+def test_what_flatters_a_model_is_named(bench: Bench, tmp_path: Path) -> None:
+    proto = onnx.load(str(bench.model))
+    digest = check(bench.model, bench, thresholds=Thresholds(min_metric=0.5)).data.sha256
+    onnx.helper.set_model_props(proto, {"edged.calibration_sha256": digest, "edged.input_range.x": "broken"})
+    same = tmp_path / "same.onnx"
+    same.write_bytes(proto.SerializeToString())
+    assert [note.partition(":")[0] for note in check(same, bench).notes] == ["same_data"]
+
+
+def test_samples_that_changed_their_class_are_listed_for_people(bench: Bench, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.onnx"
+    cleaned = quantizing.clean(onnx.load(str(bench.model)), tmp_path)
+    quantizing.to_int8(cleaned, {"x": np.zeros((1, 16), np.float32)}, wrong, form="portable", batch=1)
+    text = report_verify.render(check(wrong, bench))
+    assert "samples changed their class; the first 20:" in text
+    assert "Refused: " in text
