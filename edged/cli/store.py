@@ -107,6 +107,16 @@ def describe(facts: dict[str, Any]) -> list[str]:
         f"size     {facts['file_bytes'] / 1e6:.1f} MB, {facts['free_bytes'] / 1e6:.1f} MB of it free;"
         f" WAL {facts['wal_bytes'] / 1e6:.1f} MB"
     )
+    if facts["unsent"]:
+        waiting = ", ".join(f"{n} of {stream}" for stream, n in facts["unsent"].items())
+        lines.append(f"not home {waiting}")
+    if facts["days_of_room"] is not None:
+        lines.append(f"room     for about {facts['days_of_room']:.1f} days of what is not home, at the present rate")
+    if facts["summary_rows"] or facts["protected_bytes"]:
+        lines.append(
+            f"kept     {facts['summary_rows']} summaries of what was given up, {facts['summary_bytes'] / 1e6:.1f} MB;"
+            f" about {facts['protected_bytes'] / 1e6:.1f} MB around alarms"
+        )
     lines += [
         f"given up {tombstone['n']} of stream {tombstone['stream']}, {tombstone['first']} to {tombstone['last']}:"
         f" {tombstone['reason']} since {_time(tombstone['since_wall_ms'])}"

@@ -45,6 +45,7 @@ _STRIPPABLE = """
 SELECT batch, event_first, event_n, result_first, result_n, notice_n, ifnull(length(events), 0)
 FROM journal WHERE batch >= ? AND batch <= ? ORDER BY batch LIMIT ?
 """
+_FRONT = "SELECT batch, event_first, result_first FROM journal ORDER BY batch LIMIT 1"
 
 
 class Evicted(NamedTuple):
@@ -263,11 +264,9 @@ class Retention:
     def _book(self, connection: apsw.Connection, losses: Losses) -> int:
         """Write the tombstones; returns up to which result everything is gone."""
         wall_ms = self._clock.wall_ms()
-        front = connection.execute(
-            "SELECT batch, event_first, result_first FROM journal ORDER BY batch LIMIT 1"
-        ).fetchone()
+        front = connection.execute(_FRONT).fetchone()
         assert front is not None  # the newest row always stays
-        oldest = {"event": front[1], "result": front[2]}
+        oldest = _oldest(connection, front)
         for run in losses.runs():
             if run.reason == REASON_FREED and run.last < oldest.get(run.stream, 0):
                 continue  # nothing stands before it: no number is missing in the middle
@@ -281,9 +280,19 @@ class Retention:
 
     def tidy(self, connection: apsw.Connection) -> None:
         """Tombstones and summaries, while there is nothing else to do."""
-        front = connection.execute("SELECT event_first, result_first FROM journal ORDER BY batch LIMIT 1").fetchone()
+        front = connection.execute(_FRONT).fetchone()
         if front is not None:
-            self.graves.tidy(connection, {"event": front[0], "result": front[1]})
+            self.graves.tidy(connection, _oldest(connection, front))
+
+
+def _oldest(connection: apsw.Connection, front: tuple[int, ...]) -> dict[str, int]:
+    """The first number that is stored, by stream. front: of the oldest row."""
+    oldest = {"event": front[1], "result": front[2]}
+    for stream in records.STREAMS:
+        record = records.at_or_after(connection, stream, 0)
+        if record is not None:
+            oldest[stream] = record.first
+    return oldest
 
 
 class _Reader(Generic[T]):

@@ -6,7 +6,7 @@ Reads only; the database of a running daemon is read with its WAL, and no read l
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,14 @@ import apsw
 import msgspec
 
 from edged.errors import StoreCorrupt, StoreError
-from edged.store import lookup, place
+from edged.store import lookup, place, records, tombstones
+from edged.store.cursors import table_stream
 from edged.store.database import connect_reader, is_damage, own_errors
-from edged.store.lookup import Row
+from edged.store.forecast import Sample, forecast
+from edged.store.lookup import Hole, Row
 from edged.store.segment import Unpacker
+from edged.store.tombstones import REASON_FREED
+from edged.sync import ranges
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -29,11 +33,20 @@ ROWS_PER_READ = 500  # a longer read would keep the daemon from starting its WAL
 PROBLEMS_MAX = 20  # the first ones tell the story
 TOMBSTONES_MAX = 100  # the newest ones
 
+RATE_ROWS = 500  # the newest ones tell the present rate
+_ROOM = """
+SELECT total(bytes), min(arrival_wall_ms), max(arrival_wall_ms),
+    (SELECT (pages.page_count - free.freelist_count) * size.page_size
+     FROM pragma_page_count AS pages, pragma_freelist_count AS free, pragma_page_size AS size),
+    (SELECT value FROM info WHERE key = 'budget_bytes')
+FROM (SELECT arrival_wall_ms, length(meta) + ifnull(length(notices), 0) + ifnull(length(results), 0)
+        + ifnull(length(events), 0) AS bytes FROM journal ORDER BY batch DESC LIMIT :rows)
+"""
+_LOST = f"reason != '{REASON_FREED}'"
 _NUMBERS = "batch, event_first, event_n, result_first, result_n, arrival_wall_ms"
 _CHUNK = (
     "SELECT batch, event_first, event_n, result_first, result_n FROM journal WHERE batch > ? ORDER BY batch LIMIT ?"
 )
-_EXPLAINED = "SELECT 1 FROM tombstone WHERE stream = ? AND first <= ? AND last >= ?"
 
 
 @dataclass
@@ -87,11 +100,54 @@ def stats(state_dir: Path) -> dict[str, Any]:
             "events": _between(oldest, newest, "event"),
             "results": _between(oldest, newest, "result"),
             "snapshot": _first(database["snapshot"].rows_where(select="event_seq, length(state) AS bytes")),
-            "tombstones": list(database["tombstone"].rows_where(order_by="id desc", limit=TOMBSTONES_MAX)),
+            "tombstones": list(database["tombstone"].rows_where(_LOST, order_by="id desc", limit=TOMBSTONES_MAX)),
             "file_bytes": _pragma(database, "page_count") * page_bytes,
             "free_bytes": _pragma(database, "freelist_count") * page_bytes,
             "wal_bytes": _wal_bytes(path),
+            **_aging(database, oldest, newest),
         }
+
+
+def _aging(database: Database, oldest: dict[str, Any] | None, newest: dict[str, Any] | None) -> dict[str, Any]:
+    """What waits to go home, what is kept of what was given up, and how long the room lasts at the present rate."""
+    nothing = {"unsent": {}, "summary_rows": 0, "summary_bytes": 0, "protected_bytes": 0, "days_of_room": None}
+    if oldest is None or newest is None or not database["aggregate"].exists():  # new, or made by a former program
+        return nothing
+    unsent = {
+        stream: ranges.count(tuple(ranges.missing(home, 1, _made(database, stream, newest))))
+        for stream, home in _home(database).items()
+    }
+    room = database.execute(_ROOM, {"rows": RATE_ROWS}).fetchone()
+    stored_bytes, since_ms, until_ms, live_bytes, budget_bytes = room
+    share = min(1.0, unsent.get("result", 0) / max(1, _between(oldest, newest, "result")))
+    samples = [Sample(int(since_ms) * 1_000_000, 0), Sample(int(until_ms) * 1_000_000, int(stored_bytes))]
+    outlook = forecast(samples, int(budget_bytes - live_bytes * share)) if budget_bytes else None
+    summaries = database.execute("SELECT total(n), total(length(data)) FROM aggregate").fetchone()
+    protected = database.execute("SELECT total(bytes) FROM protected").fetchone()
+    return {
+        "unsent": unsent,
+        "summary_rows": int(summaries[0]),
+        "summary_bytes": int(summaries[1]),
+        "protected_bytes": int(protected[0]),
+        "days_of_room": outlook.days_of_room if outlook is not None else None,
+    }
+
+
+def _home(database: Database) -> Mapping[str, ranges.Ranges]:
+    row = database.execute("SELECT meta FROM journal ORDER BY batch DESC LIMIT 1").fetchone()
+    try:
+        return msgspec.json.decode(Unpacker().unpack_bytes(row[0]), type=HomeMarks).synced
+    except (ValueError, StoreCorrupt):
+        return {}  # verify says more
+
+
+def _made(database: Database, stream: str, newest: dict[str, Any]) -> int:
+    """The newest number of a stream."""
+    if stream in records.STREAMS:
+        row = database.execute("SELECT value FROM info WHERE key = ?", [records.NEXT[stream]]).fetchone()
+        return int(row[0]) - 1 if row else 0
+    table = table_stream(stream)
+    return int(newest[f"{table}_first"] + newest[f"{table}_n"]) - 1
 
 
 def verify(state_dir: Path, *, quick: bool = False, on_rows: Callable[[int], None] = lambda _rows: None) -> Verdict:
@@ -123,9 +179,7 @@ def _read_rows(connection: apsw.Connection, verdict: Verdict, on_rows: Callable[
             rows = [Row(*numbers) for numbers in connection.execute(_CHUNK, (after, ROWS_PER_READ))]
             for row in rows:
                 _read_row(connection, unpacker, row, verdict)
-                verdict.holes += [
-                    hole for hole in lookup.holes_between(previous, row) if not _is_explained(connection, hole)
-                ]
+                verdict.holes += _unexplained(connection, lookup.holes_between(previous, row))
                 previous = row
         finally:
             connection.execute("COMMIT")
@@ -144,8 +198,10 @@ def _read_row(connection: apsw.Connection, unpacker: Unpacker, row: Row, verdict
         verdict.problems.append(f"row {row.batch}: {error.message}")
 
 
-def _is_explained(connection: apsw.Connection, hole: tuple[str, int, int]) -> bool:
-    return connection.execute(_EXPLAINED, hole).fetchone() is not None
+def _unexplained(connection: apsw.Connection, holes: list[Hole]) -> Iterator[Hole]:
+    for stream, first, last in holes:
+        for low, high in tombstones.uncovered(connection, stream, first, last):
+            yield stream, low, high
 
 
 def _existing(state_dir: Path) -> Path:

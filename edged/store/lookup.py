@@ -200,10 +200,17 @@ def notices_after(connection: apsw.Connection, unpacker: Unpacker, batch: int, l
 def holes(connection: apsw.Connection) -> list[Hole]:
     """Every range of numbers that is missing between two rows; reads all rows' numbers."""
     found: list[Hole] = []
+    newest_of: dict[str, int] = {}
     previous: Row | None = None
     for numbers in connection.execute(ALL):
         row = Row(*numbers)
-        found += holes_between(previous, row)
+        for stream, first, last in holes_between(previous, row):
+            at = newest_of.get(stream)
+            if at is not None and found[at][2] == first - 1:  # rows that were stripped, one after the other
+                found[at] = (stream, found[at][1], last)
+            else:
+                newest_of[stream] = len(found)
+                found.append((stream, first, last))
         previous = row
     return found
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 STRIP_FROM = "strip_from"  # batches before it have no events any more, or are protected
 DROP_FROM = "drop_from"  # batches before it are protected, or gone
 ALARM_UNTIL = "alarm_until"  # "<boot> <monotonic ns>": until when what comes is around an alarm
+BUDGET_BYTES = "budget_bytes"  # as configured at the last start, for those who look from outside
 NEXT_ALARM = "next_alarm"
 NEXT_HEALTH = "next_health"
 

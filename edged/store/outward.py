@@ -168,20 +168,28 @@ class OutwardStore:
         boot = clock = ""
         columns = RecordColumns([], [], [], [], [], [])
         while found is not None and len(columns.kind) < limit:
-            unit = next(_units(connection, table, found.batch), None)
-            if unit is None or unit.batch != found.batch or unit.blob is None:
+            numbered, unit = self._numbered(connection, table, found, seq)
+            if first and (not numbered or numbered[0].seq != last + 1):
                 break
-            numbered = [
-                n for n in self._unpacker.notices(unit.blob, unit.notice_n) if n.stream == table and n.seq >= seq
-            ]
-            if not numbered or (first and numbered[0].seq != last + 1):
-                break
+            if unit is None or not numbered:  # a former program removed the row: what comes after it is there
+                found = records.at_or_after(connection, table, found.first + found.n)
+                continue
             first = first or numbered[0].seq
             taken = numbered[: limit - len(columns.kind)]
             _extend(columns, taken, unit)
             last, boot, clock = taken[-1].seq, unit.boot, unit.clock
             found = records.at_or_after(connection, table, last + 1)
         return _Run(first, last, boot, clock, columns) if first else None
+
+    def _numbered(
+        self, connection: apsw.Connection, table: str, found: records.Record, seq: int
+    ) -> tuple[list[Notice], _Unit | None]:
+        """The records of one row from `seq` on."""
+        unit = next(_units(connection, table, found.batch), None)
+        if unit is None or unit.batch != found.batch or unit.blob is None:
+            return [], None
+        notices = self._unpacker.notices(unit.blob, unit.notice_n)
+        return [notice for notice in notices if notice.stream == table and notice.seq >= seq], unit
 
     # --- where histories could part ---
 

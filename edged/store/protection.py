@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edged.messages import Unit
 
 OPEN = 1 << 62  # last batch of surroundings that still go on
+STRETCHES_MAX = 500  # what lies between two of them gets a tombstone of its own
 MEAN_SHARE = 64  # how much of the mean row size the newest row is
 NS_PER_S = 1_000_000_000
 
@@ -39,6 +40,7 @@ class Protection:
         self._limit_bytes = limit_bytes
         self._open: Surroundings | None = None
         self._until = ("", 0)
+        self._count = 0
 
     def load(self, connection: apsw.Connection) -> None:
         """Find everything again."""
@@ -50,8 +52,8 @@ class Protection:
         self._open = Surroundings(*open_row) if open_row else None
         boot, _, mono_ns = marks.text(connection, marks.ALARM_UNTIL).rpartition(" ")
         self._until = (boot, int(mono_ns) if mono_ns.isdigit() else 0)
-        total = connection.execute("SELECT total(bytes) FROM protected").fetchone()
-        self.bytes = int(total[0]) if total else 0
+        total = connection.execute("SELECT total(bytes), count(*) FROM protected").fetchone()
+        self.bytes, self._count = (int(total[0]), int(total[1])) if total else (0, 0)
 
     # --- as units come ---
 
@@ -79,17 +81,24 @@ class Protection:
             connection.execute("DELETE FROM protected WHERE first_batch = ?", (before[0],))
             first, size, rows = min(first, before[0]), size + before[2], rows + before[1] - before[0] + 1
             self.bytes -= before[2]
+            self._count -= 1
         size += max(0, int((batch - first + 1 - rows) * self.mean_row_bytes))
         connection.execute("INSERT INTO protected VALUES (?,?,?)", (first, OPEN, size))
+        self._count += 1
         self._open = Surroundings(first, OPEN, size)
         self.bytes += size
 
     def _close(self, connection: apsw.Connection, last: int) -> None:
         assert self._open is not None
-        connection.execute(
-            "UPDATE protected SET last_batch = ?, bytes = ? WHERE first_batch = ?",
-            (last, self._open.bytes, self._open.first),
-        )
+        if last < self._open.first:  # all of them have been let go
+            connection.execute("DELETE FROM protected WHERE first_batch = ?", (self._open.first,))
+            self._count -= 1
+            self.bytes -= self._open.bytes
+        else:
+            connection.execute(
+                "UPDATE protected SET last_batch = ?, bytes = ? WHERE first_batch = ?",
+                (last, self._open.bytes, self._open.first),
+            )
         marks.forget(connection, marks.ALARM_UNTIL)
         self._open = None
 
@@ -112,8 +121,8 @@ class Protection:
         return batch, following[0] - 1
 
     def is_over(self) -> bool:
-        """Whether the surroundings hold more than their part."""
-        return self.bytes > self._limit_bytes
+        """Whether the surroundings hold more than their part, or are too many."""
+        return self.bytes > self._limit_bytes or self._count > STRETCHES_MAX
 
     def drop_oldest(self, connection: apsw.Connection) -> int | None:
         """Let the oldest surroundings go; returns their first batch, None when there are none.
@@ -131,6 +140,7 @@ class Protection:
         connection.execute("DELETE FROM protected WHERE first_batch = ?", (oldest.first,))
         if oldest.last != OPEN:
             self.bytes -= oldest.bytes
+            self._count -= 1
             return oldest.first
         middle = (oldest.first + newest_batch) // 2 + 1
         current = self._open or oldest
@@ -146,6 +156,7 @@ class Protection:
         ) is not None and row[1] < batch:
             connection.execute("DELETE FROM protected WHERE first_batch = ?", (row[0],))
             self.bytes -= row[2]
+            self._count -= 1
 
 
 def first_arrived(connection: apsw.Connection, boot: str, mono_ns: int, before: int) -> int:

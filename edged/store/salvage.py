@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 SALVAGING_NAME = "store-salvaging.db"  # the new store until it is complete
 BYTES_PER_TRANSACTION = 250_000
-SHAPES = {"journal": "niiiiiiittbooo", "epoch": "nttiiii", "tombstone": "ntiiiti", "snapshot": "nib"}
+SHAPES = {
+    "journal": "niiiiiiittbooo",
+    "epoch": "nttiiii",
+    "tombstone": "ntiiiti",
+    "snapshot": "nib",
+    "start": "ntttiiiiii",
+    "aggregate": "niib",
+    "protected": "nii",
+}
+CHECKED_BLOB = {"snapshot": 2, "aggregate": 3}  # column of the blob that tells whether a row is what was written
 _INSERT = "INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -96,7 +105,7 @@ def copy_rows(
     with closing(pages.PageFile(damaged, PAGE_BYTES)) as source:
         found = pages.find_rows(source, SHAPES, search_is_late)
         complete = not search_is_late() and len(found["journal"]) < pages.FOUND_MAX
-        for table in ("epoch", "tombstone", "snapshot"):
+        for table in SHAPES.keys() - {"journal"}:
             _copy_small(source, target, table, found[table])
         return _copy_journal(source, target, found["journal"], lambda: is_late() or is_full()) and complete
 
@@ -104,8 +113,9 @@ def copy_rows(
 def _copy_small(source: pages.PageFile, target: apsw.Connection, table: str, found: dict[int, pages.Place]) -> None:
     for rowid in sorted(found):
         values = _read(source, found[rowid])
-        if values is not None and (table != "snapshot" or _intact_blob(values[2])):
-            target.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))})", values)  # noqa: S608  constants
+        if values is not None and (table not in CHECKED_BLOB or _intact_blob(values[CHECKED_BLOB[table]])):
+            places = ",".join("?" * len(values))
+            target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({places})", values)  # noqa: S608  constants
 
 
 def _copy_journal(

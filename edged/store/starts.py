@@ -65,10 +65,14 @@ def newest(connection: apsw.Connection, limit: int) -> list[Start]:
 
 
 def note(
-    connection: apsw.Connection, numbers: tuple[int, int, int], boot: str, instance: str, wall_ms: int
-) -> dict[str, int]:
-    """Remember this opening; returns the next numbers of `alarm` and `health`. numbers: next event, result, batch."""
-    following = {stream: records.following(connection, stream) for stream in records.STREAMS}
+    connection: apsw.Connection,
+    numbers: tuple[int, int, int],
+    following: dict[str, int],
+    boot: str,
+    instance: str,
+    wall_ms: int,
+) -> None:
+    """Remember this opening. numbers: next event, result and batch; following: next `alarm` and `health`."""
     known = epochs(connection)
     begun = following if newest(connection, 1) else dict.fromkeys(records.STREAMS, 1)
     for row in known:  # begun by a program that kept no starts, and numbered no records
@@ -81,7 +85,6 @@ def note(
         " AND id NOT IN (SELECT min(id) FROM start GROUP BY epoch)",
         (STARTS_MAX,),
     )
-    return following
 
 
 def _insert(

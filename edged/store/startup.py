@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from edged.errors import StoreCorrupt
-from edged.store import examination, lookup, place, records, salvage, schema, starts
+from edged.store import examination, lookup, marks, place, salvage, schema, sidings, starts, tombstones
 from edged.store.budget import Limits
 from edged.store.database import close_clean, connect_writer, is_damage, own_errors
 from edged.store.segment import Unpacker
@@ -97,7 +97,7 @@ class _Opening:
             begin_epoch(connection, "lost_tail", self._clock.wall_ms())
             report = self._report(connection, finding.lost_tail, complete=True)
         self._mark_open(connection)
-        following = self._note_start(connection)
+        following = self._note_start(connection, salvaged=report is not None)
         recovered = recover(
             connection,
             new_store=new_store,
@@ -108,7 +108,7 @@ class _Opening:
         )
         return connection, replace(recovered, next_alarm=following["alarm"], next_health=following["health"])
 
-    def _note_start(self, connection: apsw.Connection) -> dict[str, int]:
+    def _note_start(self, connection: apsw.Connection, *, salvaged: bool) -> dict[str, int]:
         """Remember this opening in the table `start`; returns the next numbers of the records.
 
         The tables beside the journal are made anew where they are missing: they are no reason not to start.
@@ -117,11 +117,16 @@ class _Opening:
         instance = settings.instance or secrets.token_hex(8)
         try:
             with connection:
-                schema.create_beside(connection)
-                found = starts.note(connection, next_numbers(connection), clock.boot_id, instance, clock.wall_ms())
+                sidings.repair(connection, anew=salvaged)
+                marks.put(connection, marks.BUDGET_BYTES, settings.budget_bytes)
+                found = sidings.next_records(connection)
+                numbers = next_numbers(connection)
+                starts.note(connection, numbers, found, clock.boot_id, instance, clock.wall_ms())
         except (apsw.FullError, apsw.IOError) as error:
+            if is_damage(error):
+                raise
             self._warnings.append(f"could not note the start ({error}): a copy put back later may not be recognised")
-            found = {stream: records.following(connection, stream) for stream in records.STREAMS}
+            found = sidings.next_records(connection)
         return found
 
     def _examine(self) -> tuple[apsw.Connection | None, examination.Finding]:
@@ -178,11 +183,13 @@ class _Opening:
 
     def _report(self, connection: apsw.Connection, cause: str, *, complete: bool) -> SalvageReport:
         """Count what is left, and leave a tombstone for each hole that is not known yet."""
-        found = lookup.holes(connection)
-        known = set(connection.execute("SELECT stream, first, last FROM tombstone WHERE reason = ?", (REASON_DAMAGE,)))
+        found = [
+            (stream, low, high)
+            for stream, first, last in lookup.holes(connection)
+            for low, high in tombstones.uncovered(connection, stream, first, last)
+        ]
         for stream, first, last in found:
-            if (stream, first, last) not in known:
-                bury(connection, stream, first, last, last - first + 1, REASON_DAMAGE, self._clock.wall_ms())
+            bury(connection, stream, first, last, last - first + 1, REASON_DAMAGE, self._clock.wall_ms())
         counted = connection.execute("SELECT count(*), total(event_n), total(result_n) FROM journal").fetchone()
         rows, events, results = counted or (0, 0, 0)
         return SalvageReport(cause, None, rows, int(events), int(results), tuple(found), complete)
@@ -234,6 +241,8 @@ def begin_epoch(connection: apsw.Connection, reason: str, wall_ms: int) -> None:
     begun = connection.execute("SELECT max(first_event), max(first_result), max(first_batch) FROM epoch").fetchone()
     if begun and begun[0] is not None:
         event, result, batch = max(event, begun[0]), max(result, begun[1]), max(batch, begun[2])
+    # A row without events may have been stripped of them: their numbers have been used, and stand in a tombstone.
+    event, result = (max(n, tombstones.upto(connection, s) + 1) for s, n in (("event", event), ("result", result)))
     if snapshot and snapshot[0] >= event:
         bury(connection, "event", event, snapshot[0], snapshot[0] - event + 1, REASON_DAMAGE, wall_ms)
         event = snapshot[0] + 1

@@ -57,6 +57,12 @@ def at_or_after(connection: apsw.Connection, stream: str, seq: int) -> Tombstone
     return Tombstone(*row) if row else None
 
 
+def upto(connection: apsw.Connection, stream: str) -> int:
+    """The highest number of a stream that a tombstone stands for."""
+    row = connection.execute("SELECT max(last) FROM tombstone WHERE stream = ?", (stream,)).fetchone()
+    return row[0] if row and row[0] else 0
+
+
 def uncovered(connection: apsw.Connection, stream: str, first: int, last: int) -> list[Range]:
     """The parts of first..last that no tombstone stands for."""
     known = ranges.normalise((a, b) for a, b in connection.execute(_WITHIN, (stream, first, last)))
@@ -170,8 +176,8 @@ class Graveyard:
         home = self._cursors.home.get(tombstone.stream, ())
         if ranges.clip(home, tombstone.first, tombstone.last):
             return False
-        upto = home[0][1] if home else 0
-        row = connection.execute(_NTH_WAITING, (tombstone.stream, upto, ON_THE_WAY)).fetchone()
+        home_upto, _ = ranges.contiguous(home, 1)
+        row = connection.execute(_NTH_WAITING, (tombstone.stream, home_upto, ON_THE_WAY)).fetchone()
         return row is not None and bool(tombstone.first >= row[0])
 
     # --- summaries ---
@@ -238,8 +244,6 @@ class Graveyard:
     def _sweep(self, connection: apsw.Connection, oldest: dict[str, int]) -> None:
         """Look at the next few: merge neighbours, drop what has done its service. Goes round and round."""
         found = [Tombstone(*row) for row in connection.execute(_AFTER, (*self._place, SWEEP_STEPS))]
-        if len(found) < SWEEP_STEPS:
-            self._rounds = max(0, self._rounds - 1)
         handled = 0
         before: Tombstone | None = None
         for tombstone in found:
@@ -249,7 +253,7 @@ class Graveyard:
             handled += self._weight(connection, tombstone.id)
             if self._is_home(tombstone):
                 self._drop(connection, tombstone.id)
-            if tombstone.reason == REASON_FREED and tombstone.last < oldest.get(tombstone.stream, 0):
+            if self._has_served(tombstone, oldest):
                 self._remove(connection, tombstone.id)
                 continue
             merged = before is not None and self._merge(connection, before, tombstone)
@@ -257,6 +261,16 @@ class Graveyard:
         else:
             if len(found) < SWEEP_STEPS:
                 self._place = ("", 0)
+                self._rounds = max(0, self._rounds - 1)
+
+    def _has_served(self, tombstone: Tombstone, oldest: dict[str, int]) -> bool:
+        """Whether nothing is missing without it: nobody waits for it, and no row stands before it."""
+        if tombstone.last >= oldest.get(tombstone.stream, tombstone.last + 1):
+            return False
+        if tombstone.reason == REASON_FREED:
+            return True
+        waits = tombstone.stream in self._cursors.outward and not self._is_home(tombstone)
+        return self.count > TOMBSTONES_MAX and not waits
 
     def _weight(self, connection: apsw.Connection, tombstone: int) -> int:
         row = connection.execute("SELECT length(data) FROM aggregate WHERE tombstone = ?", (tombstone,)).fetchone()

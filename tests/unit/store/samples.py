@@ -28,6 +28,9 @@ class SteppingClock:
     def quality(self) -> ClockQuality:
         return "synced"
 
+    def error_ns(self) -> int:
+        return 0
+
 
 def payload(seq: int, noise: int) -> bytes:
     """One sensor event as JSON, with `noise` bytes in it that do not compress."""
