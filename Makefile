@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts evidence demo bench bench-sync wheel install lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults evidence demo bench bench-sync wheel install lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,7 @@ docs: setup ## write the pages that are made from code
 	$(BIN)/python -m edged.config.reference docs/reference/configuration.md
 	$(BIN)/python -m edged.ops.mode_reference docs/reference/modes.md
 	$(BIN)/python -m edged.ops.sensors.reference docs/reference/device-health.md
+	$(BIN)/python -m edged.hub.reference docs/reference/hub.md
 	$(BIN)/python -m tests.contract.pages docs/reference
 
 fmt: setup ## format, and repair what ruff can repair
@@ -62,6 +63,10 @@ torture: setup ## kill the daemon with -9 a thousand times under load (KILLS=200
 power-cuts: setup ## cut the power of the daemon's disk fifty times under load (root; CUTS=200: more)
 	@scripts/test_packages.sh || true
 	@$(BIN)/python scripts/power_cuts.py $(CUTS)
+
+sync-faults: setup ## every fault of the way home, the long ones too (half an hour; root for the worst lines)
+	@scripts/test_packages.sh || true
+	EDGED_THOROUGH=1 $(BIN)/python -m pytest --no-cov -o faulthandler_timeout=1800 tests/fault/sync
 
 evidence: setup ## run every command of docs/evidence.md and write what it showed into the page
 	@$(BIN)/python scripts/evidence.py --write

@@ -1,4 +1,4 @@
-"""Draw the pictures of first-hour.md from a real run: `.venv/bin/python docs/tutorial/draw_demo.py`."""
+"""Draw the pictures of first-hour.md from two real runs: `.venv/bin/python docs/tutorial/draw_demo.py`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from edged.ops.clock import SystemClock
 HERE = Path(__file__).parent
 SECONDS = 30.0
 CLOCK = SystemClock()
+HUB = (sys.executable, "-m", "edged.hub")
 
 
 class Camera(LineShow):
     """Keeps the first frame after each of the wanted moments."""
 
-    def __init__(self, moments: dict[str, Callable[[Screen], bool]]) -> None:
+    def __init__(self, title: str, moments: dict[str, Callable[[Screen], bool]]) -> None:
         super().__init__(sys.stdout, CLOCK)
+        self._title = title
         self._moments = moments
 
     def frame(self, make: Callable[[], Screen]) -> None:
@@ -33,25 +35,37 @@ class Camera(LineShow):
         for name, reached in list(self._moments.items()):
             if reached(screen):
                 del self._moments[name]
-                draw(screen, HERE / name)
+                draw(screen, HERE / name, self._title)
 
 
-def draw(screen: Screen, path: Path) -> None:
+def draw(screen: Screen, path: Path, title: str) -> None:
     console = Console(width=112, file=io.StringIO(), record=True, force_terminal=True)
     console.print(render(screen))
-    svg = console.export_svg(title="make demo CHAOS=1")
+    svg = console.export_svg(title=title)
     # Any monospaced font of the reader's will do; nothing is to be fetched from elsewhere.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code", "ui-monospace")
     path.write_text(svg, encoding="utf-8")
 
 
-if __name__ == "__main__":
-    camera = Camera(
-        {
-            "demo-link-cut.svg": lambda screen: screen.doing.startswith("the cable") and screen.tally.lost > 200,
-            "demo-end.svg": lambda screen: screen.elapsed_s > SECONDS - 2,
-        }
-    )
-    options = Options(seconds=SECONDS, chaos=True, pumps=6, rate_hz=20.0, keep=None)
-    with camera as show:
+def take(title: str, moments: dict[str, Callable[[Screen], bool]], *, chaos: bool) -> None:
+    """Run the demo once, and draw what it shows at these moments."""
+    options = Options(seconds=SECONDS, chaos=chaos, pumps=6, rate_hz=20.0, keep=None, hub=HUB)
+    with Camera(title, moments) as show:
         show.end(play(options, clock=CLOCK, daemon=[sys.executable, "-m", "edged"], show=show))
+    assert not moments, f"never seen: {', '.join(moments)}"
+
+
+if __name__ == "__main__":
+    take(
+        "make demo SECONDS=30",
+        {
+            "demo-line-cut.svg": lambda screen: screen.line == "cut" and screen.elapsed_s > SECONDS / 2,
+            "demo-end.svg": lambda screen: screen.elapsed_s > SECONDS - 2,
+        },
+        chaos=False,
+    )
+    take(
+        "make demo SECONDS=30 CHAOS=1",
+        {"demo-link-cut.svg": lambda screen: screen.doing.startswith("the cable") and screen.tally.lost > 200},
+        chaos=True,
+    )

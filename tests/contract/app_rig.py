@@ -43,12 +43,13 @@ input = {{ fields = ["accel_rms"] }}
 model = {{ path = "{models}/condition.onnx" }}
 output = {{ kind = "classification", labels = ["a"] }}
 """
+_HOMEWARD = '[upstream]\nurl = "mqtt://127.0.0.1:1883"\n'  # the uplink's process is not started here
 
 
-def configuration(folder: Path, *, broken: bool = False) -> Config:
-    """One pipeline that learns its threshold, and if wanted one whose model does not fit it. Blocks."""
+def configuration(folder: Path, *, broken: bool = False, homeward: bool = False) -> Config:
+    """One pipeline that learns its threshold, and if wanted one whose model does not fit it, and a hub. Blocks."""
     path = folder / "edged.toml"
-    text = _CONFIG + (_BROKEN if broken else "")
+    text = _CONFIG + (_BROKEN if broken else "") + (_HOMEWARD if homeward else "")
     path.write_text(text.format(folder=folder, models=MODELS, fields=", ".join(f'"{name}"' for name in FIELDS)))
     return load([path])
 
@@ -87,9 +88,9 @@ class AppRig:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, broken: bool = False) -> AsyncIterator[AppRig]:
+async def running(folder: Path, *, broken: bool = False, homeward: bool = False) -> AsyncIterator[AppRig]:
     """With the `configuration` above, connected to a broker that grants everything."""
-    config = await asyncio.to_thread(configuration, folder, broken=broken)
+    config = await asyncio.to_thread(configuration, folder, broken=broken, homeward=homeward)
     clock = FakeClock()
     app = await build(config, clock=clock, log=Log(clock, write=lambda _line: None, journal=False))
     try:

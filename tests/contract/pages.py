@@ -19,7 +19,17 @@ from prometheus_client.core import Metric
 from edged.cli.main import VERBS, edged
 from edged.ops.host import HostHealth
 from tests.contract.app_rig import running
-from tests.contract.promises import Json, asyncapi, channels, resolve, schemas
+from tests.contract.promises import (
+    PLANT,
+    UPSTREAM,
+    Json,
+    asyncapi,
+    channels,
+    payload_schema,
+    records,
+    resolve,
+    schemas,
+)
 
 MADE = "<!-- Written by `make docs` (tests/contract/pages.py); change the source, not this page. -->"
 WIDTH = 100
@@ -44,26 +54,48 @@ Payloads are JSON in UTF-8. Readers ignore fields that they do not know; fields 
 
 """
 
+_HOMEWARD = """
+## What goes to the hub
+
+On the broker of `[upstream]`, which may be the plant's own; over HTTPS the payloads are the same. The protocol, with
+its rules and refusals: [sync](sync.md).
+
+"""
+_RECORDS = """
+The rows of the stream `alarm` carry [alarm](#alarm) as their payload. Those of `health` carry [mode](#mode),
+[gap](#gap), [clock](#clock), [damage](#damage) or, every `[upstream] health_interval_s`, a sample of
+[health](#health).
+"""
+
 
 def topics_page() -> str:
-    operations = asyncapi()["operations"].values()
-    sent = [_topic_row(operation) for operation in operations if operation["action"] == "send"]
-    read = [_topic_row(operation) for operation in operations if operation["action"] == "receive"]
     head = ("topic", "payload", "QoS", "retained", "expiry", "what")
-    parts = [_TOPICS, "## What the daemon publishes\n\n", _table(head, sent)]
-    parts += ["\n## What the daemon reads\n\n", _table(("topic", "QoS", "what"), [(r[0], r[2], r[5]) for r in read])]
-    for name in dict.fromkeys(channel.schema for channel in channels() if channel.schema):
+    parts = [_TOPICS, "## What the daemon publishes\n\n", _table(head, _rows(PLANT, "send"))]
+    read: list[Row] = [(row[0], row[2], row[5]) for row in _rows(PLANT, "receive")]
+    parts += ["\n## What the daemon reads\n\n", _table(("topic", "QoS", "what"), read), _HOMEWARD]
+    parts += [_table(head, _rows(UPSTREAM, "send")), "\nThe hub answers:\n\n"]
+    answers: list[Row] = [(row[0], row[1], row[5]) for row in _rows(UPSTREAM, "receive")]
+    parts += [_table(("topic", "payload", "what"), answers), _RECORDS]
+    names = [channel.schema for server in (PLANT, UPSTREAM) for channel in channels(server)]
+    for name in dict.fromkeys(name for name in (*names, *records().values()) if name):
         schema = schemas()[name]
         parts += [f"\n## {name}\n\n`{schema['title']}`. {schema['description']}\n\n"]
         parts += [_table(("field", "type", "meaning"), _fields(schema, schema))]
     return "".join(parts)
 
 
+def _rows(server: str, action: str) -> list[Row]:
+    """The topics of one broker that are sent to or read."""
+    operations = [found for found in asyncapi()["operations"].values() if found["action"] == action]
+    of_server = [{"$ref": f"#/servers/{server}"}]
+    return [_topic_row(each) for each in operations if resolve(each["channel"]["$ref"])["servers"] == of_server]
+
+
 def _topic_row(operation: Json) -> Row:
     channel = resolve(operation["channel"]["$ref"])
     mqtt = operation["bindings"]["mqtt"]
     (message,) = channel["messages"].values()
-    payload = Path(resolve(message["$ref"])["payload"].get("$ref", "")).stem
+    payload = payload_schema(resolve(message["$ref"]))
     address = channel["address"]
     topic = "the filters of the pipelines" if address is None else f"`R/{address.split('/', 4)[4]}`"
     expiry = mqtt.get("messageExpiryInterval", "–")
@@ -94,7 +126,7 @@ def _type(field: Json) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:
-        return " \\| ".join(f"`{value}`" for value in field["enum"])
+        return " \\| ".join(f"`{value}`" if value else "empty" for value in field["enum"])
     names: Any = field["type"]
     if "pattern" in field and "T" in field["pattern"]:
         return "time"

@@ -67,7 +67,7 @@ class Manner(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """A topic that the daemon publishes to. schema: name of its payload's, "" when it is no JSON object."""
+    """A topic that is published to. schema: name of its payload's (of a batch: of its first line), "" for no JSON."""
 
     name: str
     address: str
@@ -75,30 +75,47 @@ class Channel(NamedTuple):
     manners: tuple[Manner, ...]
 
 
+PLANT, UPSTREAM = "plant", "upstream"
+
+
 @cache
-def channels() -> tuple[Channel, ...]:
-    """Every channel that something is sent to."""
+def channels(server: str = PLANT) -> tuple[Channel, ...]:
+    """Every channel of a broker that somebody sends to: on the plant's the daemon, on the hub's both sides."""
     manners: dict[str, list[Manner]] = {}
     for operation in asyncapi()["operations"].values():
+        name = operation["channel"]["$ref"].rpartition("/")[2]
+        if asyncapi()["channels"][name]["servers"] != [{"$ref": f"#/servers/{server}"}]:
+            continue
+        mqtt = operation["bindings"]["mqtt"]
         if operation["action"] == "send":
-            mqtt = operation["bindings"]["mqtt"]
-            name = operation["channel"]["$ref"].rpartition("/")[2]
-            manners.setdefault(name, []).append(
-                Manner(mqtt["qos"], mqtt["retain"], mqtt.get("messageExpiryInterval", 0))
-            )
+            manner = Manner(mqtt["qos"], mqtt["retain"], mqtt.get("messageExpiryInterval", 0))
+            manners.setdefault(name, []).append(manner)
+        elif server == UPSTREAM:
+            manners.setdefault(name, [])
     return tuple(_channel(name, tuple(found)) for name, found in manners.items())
 
 
 def _channel(name: str, manners: tuple[Manner, ...]) -> Channel:
     channel = asyncapi()["channels"][name]
     (message,) = channel["messages"].values()
-    payload = resolve(message["$ref"])["payload"]
-    return Channel(name, channel["address"], Path(payload.get("$ref", "")).stem, manners)
+    return Channel(name, channel["address"], payload_schema(resolve(message["$ref"])), manners)
 
 
-def channel_of(topic: str) -> Channel:
+def payload_schema(message: Json) -> str:
+    """Name of the schema that a message is held against."""
+    return Path(message["payload"].get("$ref") or message.get("x-header-line", {}).get("$ref", "")).stem
+
+
+@cache
+def records() -> dict[str, str]:
+    """Schema of the payload of each kind of record in the streams alarm and health."""
+    kinds = asyncapi()["components"]["messages"]["sync-batch"]["x-records"]
+    return {kind: Path(reference["$ref"]).stem for kind, reference in kinds.items()}
+
+
+def channel_of(topic: str, server: str = PLANT) -> Channel:
     """The one channel that `topic` belongs to."""
-    found = [channel for channel in channels() if _pattern(channel.address).fullmatch(topic)]
+    found = [channel for channel in channels(server) if _pattern(channel.address).fullmatch(topic)]
     assert len(found) == 1, f"{topic} belongs to {[channel.name for channel in found] or 'no channel'}"
     return found[0]
 
@@ -125,4 +142,10 @@ def message_problems(item: Outbound) -> list[str]:
 
 @cache
 def _pattern(address: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\{\w+\}", "[^/]+", address))
+    return re.compile(re.sub(r"\{(\w+)\}", _level, address))
+
+
+def _level(parameter: re.Match[str]) -> str:
+    """What may stand in the place of a parameter: one level, or one of the values that are listed."""
+    values = asyncapi()["components"]["parameters"][parameter[1]].get("enum")
+    return f"(?:{'|'.join(values)})" if values else "[^/]+"

@@ -16,7 +16,18 @@ from edged.engine.herald import SCHEMAS
 from edged.messages import Outbound
 from tests.contract import scenes
 from tests.contract.app_rig import running
-from tests.contract.promises import REFERENCE, Json, channel_of, channels, message_problems, problems, schemas
+from tests.contract.promises import (
+    PLANT,
+    REFERENCE,
+    UPSTREAM,
+    Json,
+    channel_of,
+    channels,
+    message_problems,
+    problems,
+    records,
+    schemas,
+)
 from tests.doubles.engine_rig import Rig
 
 every_schema = pytest.mark.parametrize("name", sorted(schemas()))
@@ -43,8 +54,9 @@ async def test_what_a_newcomer_must_know_is_retained_from_the_first_moment(tmp_p
     assert {"state", "mode", "meta/gateway", "meta/pipeline/anomaly"} <= retained
 
 
-async def test_the_status_document_is_as_promised_connected_or_not(tmp_path: Path) -> None:
-    async with running(tmp_path) as rig:
+@pytest.mark.parametrize("homeward", [False, True])
+async def test_the_status_document_is_as_promised_connected_or_not(tmp_path: Path, homeward: bool) -> None:
+    async with running(tmp_path, homeward=homeward) as rig:
         await rig.events(3)
         await rig.look_at_host()
         up = msgspec.json.encode(rig.app.report.status())
@@ -52,6 +64,7 @@ async def test_the_status_document_is_as_promised_connected_or_not(tmp_path: Pat
         down = msgspec.json.encode(rig.app.report.status())
 
     assert [problems("status", json.loads(document)) for document in (up, down)] == [[], []]
+    assert ("sync" in json.loads(up)) == homeward
 
 
 async def test_the_scenes_hold_what_their_names_say() -> None:
@@ -83,7 +96,7 @@ def test_every_field_is_explained(name: str) -> None:
 async def test_a_payload_that_lacks_a_field_or_has_a_wrong_one_is_refused(tmp_path: Path) -> None:
     examples = await _examples(tmp_path)
 
-    assert set(examples) == set(schemas()) - {"status"}
+    assert set(examples) == {channel.schema for channel in channels()} - {""}
     for name, example in examples.items():
         assert problems(name, example | {"a_field_of_tomorrow": [1]}) == []
         for field in schemas()[name]["required"]:
@@ -116,13 +129,15 @@ async def test_a_result_that_contradicts_its_quality_is_refused() -> None:
 
 
 def test_the_gateway_announces_exactly_the_schemas_that_are_documented() -> None:
-    documented = {schema["title"] for name, schema in schemas().items() if not name.startswith(("meta-", "status"))}
+    payloads = {channel.schema for channel in channels() if channel.schema and not channel.schema.startswith("meta-")}
+    documented = {schemas()[name]["title"] for name in payloads}
 
     assert set(SCHEMAS) == documented
 
 
-def test_every_schema_belongs_to_a_topic_or_to_the_status_socket() -> None:
-    assert {channel.schema for channel in channels()} - {""} | {"status"} == set(schemas())
+def test_every_schema_belongs_to_a_topic_or_to_a_record_or_to_the_status_socket() -> None:
+    on_topics = {channel.schema for server in (PLANT, UPSTREAM) for channel in channels(server)} - {""}
+    assert on_topics | set(records().values()) | {"status"} == set(schemas())
     assert {path.name for path in (REFERENCE / "schemas").iterdir()} == {f"{name}.json" for name in schemas()}
 
 

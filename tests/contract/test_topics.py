@@ -12,7 +12,7 @@ from edged.messages import Outbound
 from edged.mqtt.configured import link_settings
 from tests.contract import scenes
 from tests.contract.app_rig import configuration
-from tests.contract.promises import REFERENCE, asyncapi, channel_of, channels, problems, resolve
+from tests.contract.promises import PLANT, REFERENCE, UPSTREAM, asyncapi, channel_of, channels, problems, resolve
 
 ROOT = "edged/v1/{site}/{gateway}"
 
@@ -84,8 +84,10 @@ def test_every_channel_has_operations_explained_parameters_and_one_message() -> 
 
 
 def test_no_topic_belongs_to_two_channels() -> None:
-    for channel in channels():
-        assert channel_of(re.sub(r"\{\w+\}", "x", channel.address)) == channel
+    for server in (PLANT, UPSTREAM):
+        for channel in channels(server):
+            topic = re.sub(r"\{\w+\}", "x", channel.address.replace("{stream}", "health"))
+            assert channel_of(topic, server) == channel
 
 
 def test_a_document_of_another_kind_is_noticed() -> None:
