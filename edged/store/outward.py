@@ -115,7 +115,8 @@ class OutwardStore:
             end = min(span.end, stone.first) if stone is not None else span.end
             run = self._run(connection, table, seq, min(limit, end - seq))
             if run is None or run.first > seq:
-                last = min(end, run.first if run is not None else end) - 1
+                # Without a run there may be one beyond `limit`: only so much is known to be missing.
+                last = min(end, run.first if run is not None else seq + limit) - 1
                 lost = Lost(reason=REASON_MISSING, since_ms=0)
                 return Piece(stream, span.epoch, span.base, seq, last, "", "", None, lost)
             return Piece(stream, span.epoch, span.base, seq, run.last, run.boot, run.clock, run.columns, None)
