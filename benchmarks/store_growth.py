@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
-from benchmarks.micro_store import TEMPLATES, Round, template, writer_thread
+from benchmarks.micro_store import TEMPLATES, template, writer_thread
 from benchmarks.native import NotMeasured
-from edged.messages import Unit
-
-Run = Callable[[Path, list[Unit], int, int], Coroutine[Any, Any, Round]]
-"""Commits so many units of so many rows into the store of a folder."""
 
 BATCH = 100
 SAMPLE_UNITS = 1500
@@ -27,7 +21,7 @@ PAIRS_PER_ROUND = 2
 BYTES_PER_ROW = 600  # generous: an event with its result takes about half of that
 
 
-def insert_ratios(workdir: Path, stored_rows: int, rounds: int, run: Run = writer_thread) -> list[float]:
+def insert_ratios(workdir: Path, stored_rows: int, rounds: int) -> list[float]:
     """Insert rate with `stored_rows` ÷ insert rate at zero, once per pair of neighbouring runs.
 
     Raises:
@@ -40,7 +34,7 @@ def insert_ratios(workdir: Path, stored_rows: int, rounds: int, run: Run = write
     full = workdir / "store-full"
 
     def rate(folder: Path, units: int) -> float:
-        done = uvloop.run(run(folder, templates, BATCH, units))
+        done = uvloop.run(writer_thread(folder, templates, BATCH, units))
         return units * BATCH / done.seconds
 
     filled = rate(full, stored_rows // BATCH)

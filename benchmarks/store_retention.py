@@ -5,9 +5,9 @@
     python -m benchmarks.store_retention pressure [--rounds 3]
 
 growth    insert rate with so many results stored that are not home, ÷ with none; interleaved
-drain     so many results come home at once; `trim` is called as the daemon does it while messages keep coming at 1000/s,
-          one unit in flight: the longest that a unit waited beyond the usual, the longest that the event loop stood
-          still, and what the file has given back to the disk
+drain     so many results come home at once; `trim` is called as the daemon does it while messages keep coming at
+          1000/s, one unit in flight: the longest that a unit waited beyond the usual, the longest that the event loop
+          stood still, and what the file has given back to the disk
 pressure  insert rate with a full budget, where each commit ages rows into summaries, ÷ without; the longest commit
 
 Stalls are taken from handing a unit in until it is durable: waiting behind a step of trimming counts. The disk of a
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import statistics
 import tempfile
@@ -25,11 +26,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
-from benchmarks import store_growth
-from benchmarks.micro_store import BUDGET_BYTES, TEMPLATES, Round, measure, template
+from benchmarks.micro_store import BUDGET_BYTES, TEMPLATES, template
 from benchmarks.sync_rig import conclude, main, quantile
 from edged.engine.upkeep import TICK_S
 from edged.messages import Unit
@@ -40,11 +41,15 @@ from edged.store import OpenedStore, StoreSettings, open_store
 GROWTH_MUST = 0.9
 STALL_MUST_MS = 50.0
 MESSAGES_PER_S = 1000
-QUIET_S = 10.0
-DRAIN_LIMIT_S = 300.0
+DRAIN_LIMIT_S = 120.0
+HOME_EVERY_S = 0.5
+REST_S = 5.0  # without a smaller file: it is over
+DIFFERENCE_BYTES = 1_000_000
 PRESSURE_BUDGET_BYTES = 64_000_000
-PRESSURE_UNITS = 600
-FILL_BATCH = 100
+BATCH = 100
+SLICE_UNITS = 50
+SLICES = 10
+BYTES_PER_ROW = 300  # generous
 
 
 async def opened(folder: Path, budget_bytes: int = BUDGET_BYTES) -> OpenedStore:
@@ -73,30 +78,93 @@ class Source:
         self.journal.delivered_upto, self.journal.answered_upto = self.result - 1, self.event - 1
 
 
-async def unsent(folder: Path, templates: list[Unit], n: int, units: int, budget_bytes: int = BUDGET_BYTES) -> Round:
-    """Unit after unit, each when the one before is durable; nothing of it goes home."""
-    store = await opened(folder, budget_bytes)
-    source = Source(store)
-    due = time.monotonic()
+async def insert(source: Source, templates: list[Unit], units: int) -> tuple[float, list[float]]:
+    """Unit after unit, each when the one before is durable: (seconds, ms of each)."""
+    finished = asyncio.Event()
+    each_ms: list[float] = []
+    begun = last = time.perf_counter()
 
-    def submit(index: int, done: Callable[[Committed], None]) -> None:
-        nonlocal due
-        if (now := time.monotonic()) >= due:
-            due = now + TICK_S
-            store.journal.trim()
-        source.submit(templates[index % TEMPLATES], n, done)
+    def done(_committed: Committed) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        each_ms.append((now - last) * 1e3)
+        last = now
+        if len(each_ms) < units:
+            source.submit(templates[len(each_ms) % TEMPLATES], BATCH, done)
+        else:
+            finished.set()
 
-    return await measure(units, submit, store.journal.close)
+    source.submit(templates[0], BATCH, done)
+    await finished.wait()
+    return time.perf_counter() - begun, each_ms
+
+
+async def aging(source: Source, templates: list[Unit], units: int) -> tuple[float, list[float]]:
+    """As `insert`, with the trimming and the snapshots that belong to it."""
+    source.journal.trim()
+    taken = await insert(source, templates, units)
+    await source.journal.save_snapshot(source.event - 1, b"folded")
+    return taken
+
+
+class Pairs(NamedTuple):
+    """Slices of the same work in two stores, one right after the other: a slow moment of the machine hits both."""
+
+    ratios: list[float]
+    """Rate of the first store ÷ rate of the second."""
+    longest_ms: tuple[float, float]
+
+
+async def compare(one: Source, folder: Path, rounds: int) -> Pairs:
+    """`one` against an empty and roomy store, new in each round."""
+    templates = [template(seed, BATCH) for seed in range(TEMPLATES)]
+    ratios: list[float] = []
+    longest = [0.0, 0.0]
+    for number in range(rounds):
+        store = await opened(folder / f"empty-{number}")
+        pair = one, Source(store)
+        for which in range(2 * SLICES):  # the first of a round warms the caches up
+            took = [0.0, 0.0]
+            for index in (0, 1) if which % 2 else (1, 0):
+                took[index], each_ms = await aging(pair[index], templates, SLICE_UNITS)
+                longest[index] = max(longest[index], *each_ms)
+            if which:
+                ratios.append(took[1] / took[0])
+        await store.journal.close()
+        shutil.rmtree(folder / f"empty-{number}")
+    return Pairs(ratios, (longest[0], longest[1]))
+
+
+def spread(ratios: list[float]) -> dict[str, object]:
+    """How sure a median is."""
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return {"pairs": len(ratios), "quartiles": [round(low, 3), round(high, 3)]}
 
 
 # --- growth ---
 
 
+async def grown(folder: Path, rows: int, rounds: int) -> Pairs:
+    store = await opened(folder / "full")
+    source = Source(store)
+    begun = time.perf_counter()
+    await insert(source, [template(seed, BATCH) for seed in range(TEMPLATES)], rows // BATCH)
+    await store.journal.save_snapshot(source.event - 1, b"folded")
+    print(f"{rows:,} rows inserted at {rows / (time.perf_counter() - begun):,.0f}/s", flush=True)
+    os.sync()  # what filling left to be written must not be charged to the first slice
+    pairs = await compare(source, folder, rounds)
+    await store.journal.close()
+    return pairs
+
+
 def growth(workdir: Path, rows: int, rounds: int) -> int:
-    ratios = store_growth.insert_ratios(workdir, rows, rounds, unsent)
+    needed_bytes, free_bytes = rows * BYTES_PER_ROW, shutil.disk_usage(workdir).free
+    if free_bytes < needed_bytes:
+        raise SystemExit(f"{rows:,} rows need {needed_bytes / 1e9:.1f} GB, the disk has {free_bytes / 1e9:.1f}")
+    pairs = uvloop.run(grown(workdir, rows, rounds))
     return conclude(
-        "insert rate with unsent rows ÷ with none", statistics.median(ratios), GROWTH_MUST, "", at_least=True,
-        rows=rows, ratios=[round(ratio, 3) for ratio in ratios],
+        "insert rate with unsent rows ÷ with none", statistics.median(pairs.ratios), GROWTH_MUST, "", at_least=True,
+        rows=rows, **spread(pairs.ratios),
     )  # fmt: skip
 
 
@@ -119,15 +187,16 @@ class Hotpath:
 
     def __init__(self, source: Source) -> None:
         self.waits = Waits()
+        self.stopping = False
         self._source = source
         self._templates: dict[int, Unit] = {}
         self._flying = False
         self._waiting = 0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Until `stopping` is set and nothing is on its way."""
         trim_due = due = time.perf_counter()
-        while True:
+        while self._flying or not self.stopping:
             due += 1 / MESSAGES_PER_S
             pause_s = due - time.perf_counter()
             asked = time.perf_counter() + max(0.0, pause_s)
@@ -141,7 +210,7 @@ class Hotpath:
                 self._source.journal.trim()
 
     def _pump(self) -> None:
-        if self._flying or not self._waiting:
+        if self._flying or not self._waiting or self.stopping:
             return
         n, self._waiting = self._waiting, 0
         self._flying = True
@@ -163,46 +232,47 @@ def on_disk(folder: Path) -> int:
 
 
 async def drained(folder: Path, rows: int) -> dict[str, float]:
-    """One round: fill, run quietly, then everything is home."""
+    """One round: fill, then everything comes home, then as long again with nothing left to give back."""
     store = await opened(folder)
     source = Source(store)
-    fill = [template(seed, FILL_BATCH) for seed in range(TEMPLATES)]
 
-    def submit(index: int, done: Callable[[Committed], None]) -> None:
-        source.submit(fill[index % TEMPLATES], FILL_BATCH, done)
-
-    async def stay() -> None:
+    async def home() -> None:
+        """Everything that was made is folded and home: the live rows of a link that is back as well."""
+        last = source.result - 1
         await store.journal.save_snapshot(source.event - 1, b"folded")
+        store.journal.set_synced("result", ((1, last),))
 
-    await measure(rows // FILL_BATCH, submit, stay)
+    await insert(source, [template(seed, BATCH) for seed in range(TEMPLATES)], rows // BATCH)
+    before = on_disk(folder)
     path = Hotpath(source)
     feeding = asyncio.create_task(path.run())
-    await asyncio.sleep(QUIET_S)
-    quiet, path.waits = path.waits, Waits()
-    before, last = on_disk(folder), source.result - 1
-    await store.journal.save_snapshot(source.event - 1, b"folded")
-    store.journal.set_synced("result", ((1, last),))
-    begun = time.perf_counter()
-    at_rest = 0
-    while at_rest < 20 and time.perf_counter() - begun < DRAIN_LIMIT_S:  # five seconds without a page less
-        size = on_disk(folder)
-        await asyncio.sleep(TICK_S)
-        at_rest = at_rest + 1 if on_disk(folder) >= size and on_disk(folder) < before // 2 else 0
-    took_s = time.perf_counter() - begun - 20 * TICK_S
-    feeding.cancel()
-    await asyncio.gather(feeding, return_exceptions=True)
-    waits, after = path.waits, on_disk(folder)
+    begun = shrunk = time.perf_counter()
+    smallest = before
+    while (now := time.perf_counter()) < min(shrunk + REST_S, begun + DRAIN_LIMIT_S):
+        await home()
+        await asyncio.sleep(HOME_EVERY_S)
+        if (size := on_disk(folder)) < smallest - DIFFERENCE_BYTES:
+            smallest, shrunk = size, time.perf_counter()
+    draining, path.waits = path.waits, Waits()
+    took_s = now - begun
+    while time.perf_counter() < now + took_s:
+        await home()
+        await asyncio.sleep(HOME_EVERY_S)
+    path.stopping = True
+    await feeding
+    quiet, after = path.waits, on_disk(folder)
     await store.journal.close()
     return {
-        "stall_ms": max(waits.units_ms) - quiet.usual_ms(),
-        "loop_ms": max(waits.loop_ms),
-        "p999_ms": quantile(waits.units_ms, 0.999),
+        "stall_ms": max(draining.units_ms) - quiet.usual_ms(),
+        "loop_ms": max(draining.loop_ms),
+        "p999_ms": quantile(draining.units_ms, 0.999),
         "quiet_stall_ms": max(quiet.units_ms) - quiet.usual_ms(),
         "quiet_loop_ms": max(quiet.loop_ms),
+        "quiet_p999_ms": quantile(quiet.units_ms, 0.999),
         "usual_ms": quiet.usual_ms(),
         "before_mb": before / 1e6,
         "after_mb": after / 1e6,
-        "seconds": took_s,
+        "seconds": shrunk - begun,
     }
 
 
@@ -223,28 +293,32 @@ def drain(workdir: Path, rows: int, rounds: int) -> int:
 # --- pressure ---
 
 
+async def pressed(folder: Path, rounds: int) -> tuple[Pairs, dict[str, float]]:
+    store = await opened(folder / "full", PRESSURE_BUDGET_BYTES)
+    source = Source(store)
+    templates = [template(seed, BATCH) for seed in range(TEMPLATES)]
+    while not (await store.journal.statistics()).evicted_unsent_results:
+        await aging(source, templates, SLICE_UNITS)
+    before = (await store.journal.statistics()).evicted_unsent_results
+    pairs = await compare(source, folder, rounds)
+    after = await store.journal.statistics()
+    facts = {
+        "rows_aged": after.evicted_unsent_results - before,
+        "summary_rows": after.summary_rows,
+        "summary_mb": round(after.summary_bytes / 1e6, 2),
+        "on_disk_mb": round(on_disk(folder / "full") / 1e6, 1),
+        "budget_mb": PRESSURE_BUDGET_BYTES / 1e6,
+    }
+    await store.journal.close()
+    return pairs, facts
+
+
 def pressure(workdir: Path, _rows: int, rounds: int) -> int:
-    templates = [template(seed, FILL_BATCH) for seed in range(TEMPLATES)]
-    full, roomy = workdir / "full", workdir / "roomy"
-
-    def run(folder: Path, units: int, budget_bytes: int) -> Round:
-        return uvloop.run(unsent(folder, templates, FILL_BATCH, units, budget_bytes))
-
-    run(full, PRESSURE_BUDGET_BYTES // (FILL_BATCH * 150), PRESSURE_BUDGET_BYTES)
-    ratios: list[float] = []
-    longest: dict[str, list[float]] = {"full": [], "roomy": []}
-    for number in range(2 * rounds):
-        stores = [("full", full, PRESSURE_BUDGET_BYTES), ("roomy", roomy, BUDGET_BYTES)]
-        done = {name: run(folder, PRESSURE_UNITS, size) for name, folder, size in stores[:: 1 - 2 * (number % 2)]}
-        ratios.append(done["roomy"].seconds / done["full"].seconds)
-        for name, one in done.items():
-            longest[name].append(max(one.commit_us) / 1000)
-            print(f"  {name} {PRESSURE_UNITS * FILL_BATCH / one.seconds:,.0f}/s, longest {longest[name][-1]:.1f} ms")
+    pairs, facts = uvloop.run(pressed(workdir, rounds))
     return conclude(
-        "longest commit while rows age into summaries", max(longest["full"]), STALL_MUST_MS, "ms", at_least=False,
-        rate_ratio=round(statistics.median(ratios), 3), ratios=[round(ratio, 3) for ratio in ratios],
-        roomy_longest_ms=round(max(longest["roomy"]), 1), on_disk_mb=round(on_disk(full) / 1e6, 1),
-        budget_mb=PRESSURE_BUDGET_BYTES / 1e6,
+        "longest commit while rows age into summaries", pairs.longest_ms[0], STALL_MUST_MS, "ms", at_least=False,
+        rate_ratio=round(statistics.median(pairs.ratios), 3), roomy_longest_ms=round(pairs.longest_ms[1], 1),
+        **spread(pairs.ratios), **facts,
     )  # fmt: skip
 
 
