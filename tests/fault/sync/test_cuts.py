@@ -9,6 +9,7 @@ import pytest
 from tests.doubles.mqtt_scissors import Moment, MqttScissors
 from tests.doubles.upstream_site import UpstreamSite
 from tests.doubles.waiting import until
+from tests.fault.sync.conftest import thorough
 
 # Which bytes these are: docs/reference/sync.md, and MQTT around them.
 CONNECTING = (
@@ -52,7 +53,14 @@ def name(moment: Moment) -> str:
     return f"{moment.direction} {moment.kind}{moment.topic_end} {moment.point}"
 
 
-@pytest.mark.parametrize("moment", [*CONNECTING, *SENDING], ids=name)
+# One moment of each packet with every test run, all of them with `make sync-faults`.
+MOMENTS = [*CONNECTING, *SENDING]
+SOME = {(moment.kind, moment.topic_end): moment for moment in MOMENTS if moment.point in {"body", "last"}}.values()
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=[] if moment in SOME else thorough, id=name(moment)) for moment in MOMENTS]
+)
 def test_a_line_cut_there_loses_and_doubles_nothing(tmp_path: Path, single_model: Path, moment: Moment) -> None:
     """A gateway of its own each time: cut over and over, it waits longer and longer before it connects again."""
     with UpstreamSite(tmp_path, single_model, scissors=MqttScissors(moment)) as site:

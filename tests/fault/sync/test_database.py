@@ -12,7 +12,7 @@ from tests.doubles.postgres import Postgres
 from tests.doubles.upstream_site import UpstreamSite
 from tests.doubles.waiting import until
 
-AWAY_S = float(os.environ.get("EDGED_AWAY_S", "8"))  # 3600 for the hour
+AWAY_S = float(os.environ.get("EDGED_AWAY_S", "4"))  # 3600 for the hour
 
 
 @pytest.mark.slow

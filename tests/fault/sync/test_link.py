@@ -10,6 +10,7 @@ import pytest
 from tests.doubles.chaos_link import Shape
 from tests.doubles.upstream_site import QUICK, UpstreamSite
 from tests.doubles.waiting import until
+from tests.fault.sync.conftest import thorough
 
 
 def test_a_cut_link_fills_the_store_and_its_return_drains_it(tmp_path: Path, single_model: Path) -> None:
@@ -45,7 +46,7 @@ def test_a_link_that_stalls_for_a_while_loses_nothing(tmp_path: Path, single_mod
         assert site.account().problems == []
 
 
-@pytest.mark.slow
+@thorough
 @pytest.mark.timeout(120)
 def test_a_half_open_link_is_noticed_and_replaced(tmp_path: Path, single_model: Path) -> None:
     """The broker is gone and the gateway was never told: only silence can tell it."""
@@ -61,11 +62,10 @@ def test_a_half_open_link_is_noticed_and_replaced(tmp_path: Path, single_model: 
 @pytest.mark.parametrize(
     "shape",
     [
-        Shape(delay_s=2.0, jitter_s=0.2),
-        Shape(rate_bytes_s=8000, queue_bytes=16_000),
-        Shape(delay_s=1.0, rate_bytes_s=8000, queue_bytes=16_000),
+        pytest.param(Shape(delay_s=2.0, jitter_s=0.2), marks=thorough, id="2 s delay"),
+        pytest.param(Shape(rate_bytes_s=8000, queue_bytes=16_000), id="64 kbit/s"),
+        pytest.param(Shape(delay_s=0.7, rate_bytes_s=8000, queue_bytes=16_000), id="64 kbit/s and 0.7 s"),
     ],
-    ids=["2 s delay", "64 kbit/s", "64 kbit/s and 1 s"],
 )
 def test_over_a_slow_and_late_link_everything_comes_home(tmp_path: Path, single_model: Path, shape: Shape) -> None:
     with UpstreamSite(tmp_path, single_model, shape=shape, upstream=QUICK) as site:

@@ -21,7 +21,7 @@ def test_restarts_that_forget_everything_cost_nothing_but_time(tmp_path: Path, s
         UpstreamSite(tmp_path, single_model, broker=broker) as site,
     ):
         site.sensors.trickle(0.005)
-        for _ in range(3):
+        for _ in range(2):
             before = site.books.count()
             until(lambda before=before: site.books.count() > before, "rows flow", 30)  # type: ignore[misc]
             broker.kill()
