@@ -39,7 +39,7 @@ class Camera(LineShow):
 
 
 def draw(screen: Screen, path: Path, title: str) -> None:
-    console = Console(width=112, file=io.StringIO(), record=True, force_terminal=True)
+    console = Console(width=120, file=io.StringIO(), record=True, force_terminal=True)
     console.print(render(screen))
     svg = console.export_svg(title=title)
     # Any monospaced font of the reader's will do; nothing is to be fetched from elsewhere.
