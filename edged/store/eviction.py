@@ -9,10 +9,11 @@ counted through.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from edged.errors import StoreCorrupt
-from edged.store import marks, records
+from edged.store import marks, records, tombstones
 from edged.store.freedom import FreeRows, Numbered
 from edged.store.losses import Losses
 from edged.store.protection import Protection
@@ -166,7 +167,7 @@ class Retention:
             return Evicted()
         goal_bytes = missing_bytes + self._limits.slack_bytes
         bite = Bite(connection, goal_bytes, self._limits.page_bytes, self._clock, newest[0])
-        losses = Losses(self._cursors)
+        losses = self._losses(connection)
         while bite.goes_on() and self._take_free(bite, losses):
             pass
         while bite.goes_on(STRIP_ROWS_MAX) and self._strip(bite, losses):
@@ -190,7 +191,7 @@ class Retention:
         newest = connection.execute("SELECT max(batch) FROM journal").fetchone()
         rows = self.free.take(connection, newest[0], limit) if newest and newest[0] else []
         if rows:
-            losses = Losses(self._cursors)
+            losses = self._losses(connection)
             self._remove(connection, rows, losses)
             self._book(connection, losses)
         return len(rows)
@@ -206,7 +207,7 @@ class Retention:
         connection = bite.connection
         first, last = self.protection.next_clear(connection, self._strip_from)
         rows = bite.chosen(_STRIPPABLE, first, min(last, bite.newest - 1), STRIP_ROWS_MAX)
-        hand = first
+        hand = min(first, bite.newest)  # surroundings that go on have no end yet
         for row in rows:
             if row.event_first + row.event_n - 1 > self._cursors.settled_events:
                 break
@@ -236,6 +237,9 @@ class Retention:
         return moved
 
     # --- what going means ---
+
+    def _losses(self, connection: apsw.Connection) -> Losses:
+        return Losses(self._cursors, partial(tombstones.uncovered, connection), self.graves.begins)
 
     def _remove(self, connection: apsw.Connection, rows: list[Numbered], losses: Losses) -> None:
         for row in rows:

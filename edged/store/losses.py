@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from edged.messages import EventColumns, Notice, ResultColumns
@@ -12,6 +12,8 @@ from edged.store.freedom import Numbered
 from edged.store.summary import Summary
 from edged.store.tombstones import REASON_BUDGET, REASON_FREED
 from edged.sync import ranges
+from edged.sync.protocol import Range
+from edged.sync.ranges import Ranges
 
 
 class Run(NamedTuple):
@@ -25,9 +27,18 @@ class Run(NamedTuple):
 
 
 class Losses:
-    """Gathers while rows go, in the order of their numbers. What is not home yet gets into a summary."""
+    """Gathers while rows go, in the order of their numbers. What is not home yet gets into a summary.
 
-    def __init__(self, cursors: Cursors) -> None:
+    unburied: the parts of a range of a stream that no tombstone stands for yet; the others have been told already.
+    begins: numbers of a stream that a run never goes over, because an epoch may begin there.
+    """
+
+    def __init__(
+        self,
+        cursors: Cursors,
+        unburied: Callable[[str, int, int], list[Range]],
+        begins: Mapping[str, frozenset[int]],
+    ) -> None:
         self.events = 0
         self.results = 0
         self.unsent_results = 0
@@ -35,7 +46,9 @@ class Losses:
         self.notices = 0
         self.notice_batches = (0, 0)
         self._cursors = cursors
-        self._runs: dict[tuple[str, str], list[Run]] = {}
+        self._unburied = unburied
+        self._begins = begins
+        self._runs: dict[tuple[str, str, bool], list[Run]] = {}
 
     def runs(self) -> Iterator[Run]:
         for runs in self._runs.values():
@@ -66,25 +79,30 @@ class Losses:
 
     def notices_of(self, batch: int, notices: list[Notice]) -> None:
         for stream, (first, last) in records.numbers(notices).items():
-            for low, high in self._cursors.not_home(stream, first, last):
-                self._run(stream, REASON_BUDGET, low, high)
+            for waited in self._cursors.not_home(stream, first, last):
+                for low, high in self._unburied(stream, *waited):
+                    self._run(stream, REASON_BUDGET, low, high, waited=True)
         undelivered = sum(notice.plant for notice in notices)
         if undelivered and batch > self._cursors.notice_batch:
-            self.notice_batches = (self.notice_batches[0] or batch, batch)
+            first, last = self.notice_batches
+            self.notice_batches = (min(first or batch, batch), max(last, batch))
             self.notices += undelivered
 
-    def _lose(self, stream: str, lost: ranges.Ranges, first: int, last: int) -> Iterator[tuple[Summary, int, int]]:
+    def _lose(self, stream: str, lost: Ranges, first: int, last: int) -> Iterator[tuple[Summary, int, int]]:
         """Book first..last; yields what somebody still waits for, and where its summary goes."""
-        for low, high in lost:
-            run = self._run(stream, REASON_BUDGET, low, high)
-            for waited in self._cursors.not_home(stream, low, high):
-                yield run.summary, *waited
+        for low, high in [part for span in lost for part in self._unburied(stream, *span)]:
+            waited = self._cursors.not_home(stream, low, high)
+            for part in waited:
+                yield self._run(stream, REASON_BUDGET, *part, waited=True).summary, *part
+            for part in ranges.missing(tuple(waited), low, high):
+                self._run(stream, REASON_BUDGET, *part, waited=False)
         for low, high in ranges.missing(lost, first, last):
-            self._run(stream, REASON_FREED, low, high)
+            self._run(stream, REASON_FREED, low, high, waited=False)
 
-    def _run(self, stream: str, reason: str, first: int, last: int) -> Run:
-        runs = self._runs.setdefault((stream, reason), [])
-        if runs and runs[-1].last == first - 1:
+    def _run(self, stream: str, reason: str, first: int, last: int, *, waited: bool) -> Run:
+        """Lengthen the last run of its kind, or begin one. waited: a summary may stand for it."""
+        runs = self._runs.setdefault((stream, reason, waited), [])
+        if runs and runs[-1].last == first - 1 and first not in self._begins.get(stream, ()):
             runs[-1] = runs[-1]._replace(last=last)
         else:
             runs.append(Run(stream, reason, first, last, Summary()))

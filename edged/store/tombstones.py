@@ -6,6 +6,7 @@ oldest few of a stream that are not home, and what is home in part.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from edged.errors import StoreCorrupt
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from edged.store.cursors import Cursors
     from edged.store.segment import Packer, Unpacker
     from edged.sync.protocol import Range
+    from edged.sync.ranges import Ranges
 
 REASON_BUDGET = "budget"
 REASON_DAMAGE = "damage"
@@ -35,7 +37,8 @@ SUMMARY_SHARE = 16  # minutes become hours when summaries take this part of the 
 
 _COLUMNS = "id, stream, first, last, n, reason, since_wall_ms"
 _AT_OR_AFTER = f"SELECT {_COLUMNS} FROM tombstone WHERE stream = ? AND last >= ? ORDER BY last LIMIT 1"  # noqa: S608
-_WITHIN = "SELECT first, last FROM tombstone WHERE stream = ? AND last >= ? AND first <= ? ORDER BY last"
+_FROM = "SELECT first, last FROM tombstone WHERE stream = ? AND last >= ? ORDER BY last"
+_BEGINS = "SELECT first_event, first_result FROM start UNION SELECT first_event, first_result FROM epoch"
 _AFTER = f"SELECT {_COLUMNS} FROM tombstone WHERE (stream, last) > (?, ?) ORDER BY stream, last LIMIT ?"  # noqa: S608
 _INSERT = "INSERT INTO tombstone(stream, first, last, n, reason, since_wall_ms) VALUES (?,?,?,?,?,?)"
 _NTH_WAITING = "SELECT first FROM tombstone WHERE stream = ? AND last > ? ORDER BY last LIMIT 1 OFFSET ?"
@@ -63,10 +66,15 @@ def upto(connection: apsw.Connection, stream: str) -> int:
     return row[0] if row and row[0] else 0
 
 
+def covered(connection: apsw.Connection, stream: str, first: int, last: int) -> Ranges:
+    """The parts of first..last that tombstones stand for."""
+    found = takewhile(lambda span: span[0] <= last, connection.execute(_FROM, (stream, first)))
+    return ranges.clip(ranges.normalise((low, high) for low, high in found), first, last)
+
+
 def uncovered(connection: apsw.Connection, stream: str, first: int, last: int) -> list[Range]:
     """The parts of first..last that no tombstone stands for."""
-    known = ranges.normalise((a, b) for a, b in connection.execute(_WITHIN, (stream, first, last)))
-    return ranges.missing(known, first, last)
+    return ranges.missing(covered(connection, stream, first, last), first, last)
 
 
 def bury(connection: apsw.Connection, stream: str, first: int, last: int, n: int, reason: str, wall_ms: int) -> None:
@@ -87,6 +95,8 @@ class Graveyard:
     def __init__(self, cursors: Cursors, packer: Packer, unpacker: Unpacker, budget_bytes: int) -> None:
         self.count = 0
         self.summary_bytes = 0
+        self.begins: dict[str, frozenset[int]] = {}
+        """Numbers that starts began with, by stream. An epoch may begin there: no summary tells of both sides."""
         self._cursors = cursors
         self._packer = packer
         self._unpacker = unpacker
@@ -110,6 +120,8 @@ class Graveyard:
         weighed = connection.execute("SELECT total(length(data)) FROM aggregate").fetchone()
         self.count = int(counted[0]) if counted else 0
         self.summary_bytes = int(weighed[0]) if weighed else 0
+        events, results = zip(*connection.execute(_BEGINS), strict=True)
+        self.begins = {"event": frozenset(events), "result": frozenset(results)}
 
     # --- writing ---
 
@@ -140,13 +152,8 @@ class Graveyard:
     ) -> None:
         n = last - first + 1
         before = at_or_after(connection, stream, first - 1)
-        if (
-            before is not None
-            and before.last == first - 1
-            and before.reason == reason
-            and self._rests(connection, before)
-        ):
-            grown = self._grown(connection, before.id, summary)
+        if before is not None and before.last == first - 1 and before.reason == reason:
+            grown = self._grown(connection, before, last, summary)
             if grown is not None:
                 connection.execute("UPDATE tombstone SET last = ?, n = n + ? WHERE id = ?", (last, n, before.id))
                 self._keep(connection, before.id, grown)
@@ -156,18 +163,22 @@ class Graveyard:
         if summary is not None and len(summary):
             self._keep(connection, connection.last_insert_rowid(), summary)
 
-    def _grown(self, connection: apsw.Connection, tombstone: int, more: Summary | None) -> Summary | None:
-        """The summary of a tombstone with `more` in it; None when it should not grow."""
+    def _grown(self, connection: apsw.Connection, before: Tombstone, last: int, more: Summary | None) -> Summary | None:
+        """The summary of a tombstone that grows up to `last`, with `more` in it; None when it should not grow.
+
+        A summary tells of all the numbers of its tombstone, or there is none.
+        """
+        first = before.last + 1
+        if first in self.begins.get(before.stream, ()) or not self._rests(connection, before._replace(last=last)):
+            return None
         row = connection.execute(
-            "SELECT interval_s, length(data) FROM aggregate WHERE tombstone = ?", (tombstone,)
+            "SELECT interval_s, length(data) FROM aggregate WHERE tombstone = ?", (before.id,)
         ).fetchone()
         if row is None:
-            return more or Summary()
-        if more is None or not len(more):
-            return Summary(row[0])
-        if row[0] != more.interval_s or row[1] > GROWS_BYTES:
+            return None if more else Summary()
+        if not more or row[0] != more.interval_s or row[1] > GROWS_BYTES:
             return None
-        return self._with(connection, tombstone, more)
+        return self._with(connection, before.id, more)
 
     def _rests(self, connection: apsw.Connection, tombstone: Tombstone) -> bool:
         """Whether nothing of it is home and it is not on its way, so that it may still change."""
@@ -285,28 +296,32 @@ class Graveyard:
         if one.stream != other.stream or one.reason != other.reason or one.last + 1 != other.first:
             return False
         if not (self._is_home(one) and self._is_home(other)):
+            if other.first in self.begins.get(other.stream, ()):
+                return False
             if not (self._rests(connection, one) and self._rests(connection, other)):
                 return False
             merged = self._merged_summary(connection, one, other)
-            if len(merged) > SUMMARY_ROWS_MAX:
+            if merged is None:
                 return False
             self._keep(connection, one.id, merged)
         self._remove(connection, other.id)
         connection.execute("UPDATE tombstone SET last = ?, n = n + ? WHERE id = ?", (other.last, other.n, one.id))
         return True
 
-    def _merged_summary(self, connection: apsw.Connection, one: Tombstone, other: Tombstone) -> Summary:
-        longest = connection.execute(
-            "SELECT max(interval_s) FROM aggregate WHERE tombstone IN (?, ?)", (one.id, other.id)
+    def _merged_summary(self, connection: apsw.Connection, one: Tombstone, other: Tombstone) -> Summary | None:
+        """None where only one of them has a summary, or both together have too much."""
+        found = connection.execute(
+            "SELECT count(*), max(interval_s) FROM aggregate WHERE tombstone IN (?, ?)", (one.id, other.id)
         ).fetchone()
-        if longest is None or longest[0] is None:
-            return Summary()
-        merged = self._with(connection, other.id, self._with(connection, one.id, Summary(longest[0])))
+        assert found is not None
+        count, longest = found
+        if count != 2:
+            return None if count else Summary()
+        merged = self._with(connection, other.id, self._with(connection, one.id, Summary(longest)))
         if len(merged) > SUMMARY_ROWS_MAX:
-            hours = Summary(HOUR_S)
-            hours.add_rows(merged.rows())
-            return hours
-        return merged
+            merged, minutes = Summary(HOUR_S), merged
+            merged.add_rows(minutes.rows())
+        return merged if len(merged) <= SUMMARY_ROWS_MAX else None
 
     def _remove(self, connection: apsw.Connection, tombstone: int) -> None:
         self._drop(connection, tombstone)

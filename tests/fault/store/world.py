@@ -187,9 +187,7 @@ class World:
         """Everything goes home."""
         self.flying = []
         for stream in sorted(self.streams):
-            while hole := next(
-                iter(ranges.missing(self.ledger.home[stream], 1, self.ledger.next(stream) - 1)), None
-            ):
+            while hole := next(iter(ranges.missing(self.ledger.home[stream], 1, self.ledger.next(stream) - 1)), None):
                 piece = self.outward.piece(stream, hole[0], min(hole[1] - hole[0] + 1, 500))
                 assert piece is not None
                 self._home(stream, piece)
@@ -327,7 +325,8 @@ class World:
         spans: dict[str, list[tuple[int, int]]] = {}
         for stream, first, last, n, reason, has_summary in connection.execute(query):
             assert n == last - first + 1 or stream == "notice"
-            spans.setdefault(stream, []).append((first, last))
+            if stream != "notice":  # ranges of batches, of which some may be left
+                spans.setdefault(stream, []).append((first, last))
             assert not has_summary or reason == "budget"
             key = "with summary" if has_summary else f"without summary, {stream} {reason}"
             self.counts[key] = self.counts.get(key, 0) + 1
