@@ -28,7 +28,7 @@ from tests.doubles.upstream_site import QUICK, UpstreamSite
 from tests.doubles.waiting import until
 from tests.fault.conftest import summing
 
-FIELDS = 8
+FIELDS = 16  # as the load generator sends
 EVENTS_PER_MESSAGE = 200
 DEVICES = 50
 PACKETS_AHEAD = 20
@@ -128,7 +128,7 @@ def plant_latency(site: UpstreamSite, seconds: float, rate_per_s: float = 500.0)
     done = subprocess.run(
         [
             str(LOADGEN.path), "--port", str(site.plant.port), "--rate", str(rate_per_s), "--seconds", str(seconds),
-            "--warm-s", "1", "--drain-s", "5", "--filter", "edged/v1/plant/gw/result/+/+", "--device-level", "6",
+            "--warm-s", "1", "--drain-s", "5", "--filter", "edged/v1/plant/gw/result/+/+", "--device-level", "5",
             "--marker", '"input":{', "--first-seq", str(time.monotonic_ns() // 1_000_000),
         ],
         capture_output=True, text=True, check=True, timeout=seconds + 60,

@@ -77,7 +77,7 @@ class Board:
                 continue
             topic, payload = landed
             current = self._topics.get(topic)
-            if current is not None and not current.payload and not payload:
+            if current is not None and not current.payload and not payload and topic not in self._pending:
                 del self._topics[topic]  # cleared, and the broker knows
 
     def refuse(self, tokens: Iterable[int]) -> None:

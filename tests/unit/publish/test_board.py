@@ -93,3 +93,19 @@ def test_unknown_tokens_are_ignored(tokens: list[int]) -> None:
     board = Board()
     board.settle(tokens)
     assert board.pending == 0
+
+
+def test_a_topic_cleared_again_while_its_first_clearing_is_in_flight_is_published_empty_once_more() -> None:
+    board = Board()
+    board.put("a", b"1")
+    flush(board)
+    board.clear("a")
+    ((_, _, first),) = flush(board)
+    board.put("a", b"2")
+    board.clear("a")
+    board.settle([first])
+
+    ((topic, payload, second),) = flush(board)
+    assert (topic, payload) == (b"a", b"")
+    board.settle([second])
+    assert board.value("a") is None
