@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -29,11 +30,12 @@ from tests.doubles.waiting import until
 from tests.fault.conftest import summing
 
 FIELDS = 16  # as the load generator sends
-EVENTS_PER_MESSAGE = 200
+EVENTS_PER_MESSAGE = 50
+PATTERNS = 128  # more rows than the window of a compressor holds
 DEVICES = 50
 PACKETS_AHEAD = 20
 AHEAD_MAX = 20_000
-LOOK_EVERY = 20
+LOOK_EVERY = 100
 STORE = "budget_bytes = 8000000000\nfree_floor_bytes = 100000000\nsnapshot_interval_s = 60"
 TABLE = """
 [[pipeline]]
@@ -77,25 +79,34 @@ def fill(site: UpstreamSite, rows: int) -> None:
     client.max_queued_messages_set(0)
     client.connect("127.0.0.1", site.plant.port, 60)
     client.loop_start()
+    readings = _readings()
     before, begun = next_result(site), time.monotonic()
     for number, first in enumerate(range(0, rows, EVENTS_PER_MESSAGE)):
-        client.publish(f"in/d{number % DEVICES}", _message(number, min(EVENTS_PER_MESSAGE, rows - first)), 1)
+        client.publish(f"in/d{number % DEVICES}", _message(number, readings[number % PATTERNS][: rows - first]), 1)
         if number % LOOK_EVERY == 0:  # else everything would pile up in the broker, or in this client
             until(lambda first=first: first - (next_result(site) - before) < AHEAD_MAX, "the daemon follows", 60)  # type: ignore[misc]
     until(lambda: next_result(site) - before >= rows, f"{rows} results are made", 120)
-    print(f"{rows:,} results made at {rows / (time.monotonic() - begun):,.0f}/s", flush=True)
+    # Else what is measured next would stand behind all of them on its way to the plant.
+    until(lambda: site.daemon.status()["waiting_results"] == 0, "the plant has every result", 60 + rows / 5000)
+    print(f"{rows:,} results made and at the plant at {rows / (time.monotonic() - begun):,.0f}/s", flush=True)
     client.disconnect()
     client.loop_stop()
 
 
-def _message(number: int, events: int) -> bytes:
-    """Events ten milliseconds apart, of the device whose turn it is."""
-    first = 1_760_000_000_000 + number // DEVICES * EVENTS_PER_MESSAGE * 10
-    events_json = []
-    for n in range(events):
-        values = b",".join(b"%d.5" % ((number * 7 + n * k) % 97) for k in range(FIELDS))
-        events_json.append(b'{"ts":%d,"values":[%s]}' % (first + 10 * n, values))
-    return b"[%s]" % b",".join(events_json)
+def _readings() -> list[list[bytes]]:
+    """Values of some messages of events: noise, so that nothing compresses that would not in a plant."""
+    chance = random.Random(1)
+    return [
+        [b",".join(b"%.3f" % chance.uniform(0, 10) for _ in range(FIELDS)) for _ in range(EVENTS_PER_MESSAGE)]
+        for _ in range(PATTERNS)
+    ]
+
+
+def _message(number: int, readings: list[bytes]) -> bytes:
+    """Events ten milliseconds apart, give or take, of the device whose turn it is."""
+    first = 1_760_000_000_000 + number // DEVICES * EVENTS_PER_MESSAGE * 10 + number * 7 % 10
+    parts = [b'{"ts":%d,"values":[%s]}' % (first + 10 * n, values) for n, values in enumerate(readings)]
+    return b"[%s]" % b",".join(parts)
 
 
 @contextlib.contextmanager
