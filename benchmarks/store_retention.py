@@ -21,6 +21,7 @@ import asyncio
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ async def opened(folder: Path, budget_bytes: int = BUDGET_BYTES) -> OpenedStore:
         StoreSettings(folder, budget_bytes=budget_bytes),
         clock=SystemClock(),
         on_trouble=lambda *trouble: print(trouble, flush=True),
-        on_failure=lambda error: print(error, flush=True),
+        on_failure=lambda error: sys.exit(f"{type(error).__name__}: {error}"),
     )
     store.journal.outward_streams = frozenset(("alarm", "health", "result"))
     return store

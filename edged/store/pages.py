@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,6 +75,21 @@ class PageFile:
             raise Malformed(f"page {number} is beyond the end")
         return data
 
+    def free(self) -> set[int]:
+        """Pages that hold nothing any more, as far as their list can be read; what was deleted still stands in them."""
+        found: set[int] = set()
+        try:
+            trunk = int.from_bytes(self.page(1)[32:36], "big")
+            while trunk and trunk not in found:
+                found.add(trunk)
+                content = self.page(trunk)
+                count = min(int.from_bytes(content[4:8], "big"), self.page_bytes // 4 - 2)
+                found.update(int.from_bytes(content[at : at + 4], "big") for at in range(8, 8 + 4 * count, 4))
+                trunk = int.from_bytes(content[:4], "big")
+        except Malformed:
+            pass  # the rest counts as used
+        return found
+
     def _overlay(self) -> None:
         header = os.pread(self._wal, waltail.HEADER_BYTES, 0)
         if len(header) < waltail.HEADER_BYTES or waltail.page_bytes(header) != self.page_bytes:
@@ -89,13 +105,16 @@ class PageFile:
 def find_rows(
     pages: PageFile, shapes: dict[str, str], is_late: Callable[[], bool], limit: int = FOUND_MAX
 ) -> dict[str, dict[int, Place]]:
-    """Table -> row number -> place, for every row whose columns have the table's shape. Last pages first.
+    """Table -> row number -> place, for every row whose columns have the table's shape.
 
+    Last pages first; free ones after all others: what was deleted must not stand in the way of what was not.
     A shape has one letter per column: n NULL (the row number itself), i integer, t text, b blob, o blob or NULL.
     Of more than `limit` rows of a table only those with the highest numbers are kept: memory stays bounded.
     """
     found: dict[str, dict[int, Place]] = {table: {} for table in shapes}
-    for number in range(pages.count, 0, -1):
+    free = pages.free()
+    used = (number for number in range(pages.count, 0, -1) if number not in free)
+    for number in chain(used, sorted(free, reverse=True)):
         if is_late():
             break
         try:

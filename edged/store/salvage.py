@@ -25,7 +25,6 @@ SHAPES = {
     "snapshot": "nib",
     "start": "ntttiiiiii",
     "aggregate": "niib",
-    "protected": "nii",
 }
 CHECKED_BLOB = {"snapshot": 2, "aggregate": 3}  # column of the blob that tells whether a row is what was written
 _INSERT = "INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -105,8 +104,9 @@ def copy_rows(
     with closing(pages.PageFile(damaged, PAGE_BYTES)) as source:
         found = pages.find_rows(source, SHAPES, search_is_late)
         complete = not search_is_late() and len(found["journal"]) < pages.FOUND_MAX
-        for table in SHAPES.keys() - {"journal"}:
-            _copy_small(source, target, table, found[table])
+        with target:
+            for table in SHAPES.keys() - {"journal"}:
+                _copy_small(source, target, table, found[table])
         return _copy_journal(source, target, found["journal"], lambda: is_late() or is_full()) and complete
 
 

@@ -143,14 +143,15 @@ def fork(connection: apsw.Connection, first_result: int, wall_ms: int) -> str:
     known, place, first = epochs(connection), parting.place, parting.leaving[0]
     row = EpochRow(new_epoch(), REASON_FORK, first.first_event, first.first_result, first.first_batch, wall_ms)
     keeps = [] if parting.whole else [known[place]]
-    _write_epochs(connection, [*known[:place], *keeps, row, *known[place + 1 :]])
+    write_epochs(connection, [*known[:place], *keeps, row, *known[place + 1 :]])
     connection.executemany(
         "UPDATE start SET epoch = ? WHERE id = ?", [(row.epoch, start.id) for start in parting.leaving]
     )
     return row.epoch
 
 
-def _write_epochs(connection: apsw.Connection, rows: Iterable[EpochRow]) -> None:
+def write_epochs(connection: apsw.Connection, rows: Iterable[EpochRow]) -> None:
+    """These are the epochs, oldest first."""
     connection.execute("DELETE FROM epoch")
     connection.executemany(
         "INSERT INTO epoch(epoch, reason, first_event, first_result, first_batch, since_wall_ms) VALUES (?,?,?,?,?,?)",

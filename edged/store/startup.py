@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from edged.errors import StoreCorrupt
-from edged.store import examination, lookup, marks, place, salvage, schema, sidings, starts, tombstones
+from edged.store import examination, lookup, marks, mending, place, salvage, schema, sidings, starts, tombstones
 from edged.store.budget import Limits
 from edged.store.database import close_clean, connect_writer, is_damage, own_errors
 from edged.store.segment import Unpacker
@@ -118,6 +118,7 @@ class _Opening:
         try:
             with connection:
                 sidings.repair(connection, anew=salvaged)
+                mending.part_tombstones(connection)
                 marks.put(connection, marks.BUDGET_BYTES, settings.budget_bytes)
                 found = sidings.next_records(connection)
                 numbers = next_numbers(connection)
@@ -167,6 +168,9 @@ class _Opening:
             is_late=self._deadline(limit_s),
             is_full=lambda: self._free_bytes(self._path.parent) < SALVAGE_RESERVE_BYTES,
         )
+        settings = self._settings
+        protected_bytes = Limits(settings.budget_bytes, 0, connection.pragma("page_size")).protected_bytes
+        mending.mend(connection, settings.alarm_surroundings_s, protected_bytes)
         begin_epoch(connection, "damage", self._clock.wall_ms())
         report = self._report(connection, cause, complete=complete)
         close_clean(connection)
@@ -183,11 +187,8 @@ class _Opening:
 
     def _report(self, connection: apsw.Connection, cause: str, *, complete: bool) -> SalvageReport:
         """Count what is left, and leave a tombstone for each hole that is not known yet."""
-        found = [
-            (stream, low, high)
-            for stream, first, last in lookup.holes(connection)
-            for low, high in tombstones.uncovered(connection, stream, first, last)
-        ]
+        schema.create_beside(connection)
+        found = mending.missing(connection)
         for stream, first, last in found:
             bury(connection, stream, first, last, last - first + 1, REASON_DAMAGE, self._clock.wall_ms())
         counted = connection.execute("SELECT count(*), total(event_n), total(result_n) FROM journal").fetchone()

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 
 from edged.messages import Notice, Unit
 from edged.store import OpenedStore
 from edged.store.outward import OutwardStore
+from edged.sync import ranges
 from edged.sync.protocol import STREAMS, Stream
 from tests.unit.store.plant import Listener, commit, opened
 from tests.unit.store.samples import unit
@@ -31,6 +33,12 @@ class Making:
         self.event, self.result = store.recovered.next_event, store.recovered.next_result
         self.next = {"alarm": store.recovered.next_alarm, "health": store.recovered.next_health}
         self.mono_ns = 10**9
+        self.home: dict[str, ranges.Ranges] = {"alarm": (), "health": (), "result": ()}
+
+    def arrived(self, stream: Stream, last: int) -> None:
+        """Everything of a stream up to here is home."""
+        self.home[stream] = ((1, last),)
+        self.store.journal.set_synced(stream, self.home[stream])
 
     async def make(self, units: int, alarm_every: int = 40) -> None:
         journal = self.store.journal
@@ -43,6 +51,11 @@ class Making:
             if i % 20 == 0:
                 await journal.save_snapshot(self.event - 1, b"folded")
 
+    def meta(self) -> bytes:
+        """What the engine keeps in each row and the store looks at after damage."""
+        last = {stream: seq - 1 for stream, seq in self.next.items()}
+        return msgspec.json.encode({"synced": self.home, "receiver": "hub-1", "records": last})
+
     def notice(self, stream: str) -> Notice:
         seq = self.next[stream]
         self.next[stream] = seq + 1
@@ -51,6 +64,7 @@ class Making:
     def unit(self, notices: list[Notice]) -> Unit:
         made = unit(self.event, PER_UNIT, self.result, PER_UNIT, noise=200)
         made.notices, self.mono_ns = notices, self.mono_ns + 10**9
+        made.meta = self.meta()
         made.arrival_mono_ns = self.mono_ns
         return made
 
@@ -111,8 +125,8 @@ async def aged(folder: Path) -> Making:
     store = await current(folder)
     making = Making(store)
     await making.make(20)
-    store.journal.set_synced("result", ((1, 150),))
-    store.journal.set_synced("health", ((1, 2),))
+    making.arrived("result", 150)
+    making.arrived("health", 2)
     await making.make(400)
     await store.journal.close()
     for table in ("tombstone", "aggregate", "protected", "record", "start"):
