@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edged.errors import StoreCorrupt, StoreError
-from edged.messages import EventColumns, Notice, RecordColumns, ResultColumns, TelemetryColumns
+from edged.messages import Notice, RecordColumns, ResultColumns, ResultContext, TelemetryColumns
 from edged.store import lookup, place, records, starts, tombstones
 from edged.store.cursors import table_stream
 from edged.store.database import connect_reader, own_errors
-from edged.store.segment import Unpacker, trim_events, trim_results
+from edged.store.segment import Unpacker, event_fields, result_fields, trim_events, trim_results
 from edged.store.tombstones import REASON_FREED
 from edged.sync.piece import Piece
 from edged.sync.protocol import STREAMS, Lost, Probe, Stream, StreamExtent
@@ -241,7 +241,8 @@ class _Results:
         self._first = self._next = 0
         self._boot = self._clock = ""
         self._columns: ResultColumns | None = None
-        self._places: dict[Any, int] = {}
+        self._places: dict[ResultContext, int] = {}
+        self._extend: list[Callable[[list[Any]], None]] = []
 
     def add(self, unit: _Unit, seq: int, limit: int) -> bool:
         """Take what follows; False when that was all of the run."""
@@ -267,22 +268,21 @@ class _Results:
         places = [self._place(context) for context in columns.contexts]
         context = [places[index] for index in columns.context]
         if self._columns is None:
-            self._columns = ResultColumns(
-                list(self._places), context, *(getattr(columns, name) for name in columns.__struct_fields__[2:])
-            )
-            return
-        into = self._columns
-        into.contexts = list(self._places)
-        into.context += context
-        for name in columns.__struct_fields__[2:]:
-            getattr(into, name).extend(getattr(columns, name))
+            columns.context = context
+            self._columns = columns
+            self._extend = [column.extend for column in result_fields(columns)[1:]]
+        else:
+            self._columns.context += context
+            for extend, column in zip(self._extend, result_fields(columns)[1:], strict=True):
+                extend(column)
 
-    def _place(self, context: Any) -> int:
+    def _place(self, context: ResultContext) -> int:
         return self._places.setdefault(context, len(self._places))
 
     def run(self) -> _Run | None:
         if self._columns is None:
             return None
+        self._columns.contexts = list(self._places)
         return _Run(self._first, self._next - 1, self._boot, self._clock, self._columns)
 
 
@@ -295,6 +295,7 @@ class _Events:
         self._size = 0
         self._boot = self._clock = ""
         self._columns = TelemetryColumns(*([] for _ in TelemetryColumns.__struct_fields__))
+        self._extend = [column.extend for column in event_fields(self._columns)]
 
     def add(self, unit: _Unit, seq: int, limit: int) -> bool:
         """Take what follows; False when that was all of the run."""
@@ -312,8 +313,8 @@ class _Events:
             columns = _cut(columns, first - unit.event_first, last - unit.event_first, trim_events)
         n = last - first
         into = self._columns
-        for name in EventColumns.__struct_fields__:
-            getattr(into, name).extend(getattr(columns, name))
+        for extend, column in zip(self._extend, event_fields(columns), strict=True):
+            extend(column)
         into.arrival_wall_ms += [unit.wall_ms] * n
         into.arrival_mono_ns += [unit.mono_ns] * n
         into.gateway_boot += [unit.boot] * n
