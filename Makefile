@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults evidence demo bench bench-sync wheel install lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults evidence demo bench bench-sync bench-store wheel install lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ bench: setup ## the figures against C, Node-RED and a naive daemon (QUICK=1: wit
 
 bench-sync: setup ## the figures of the way home: drain, alarms and live results on a thin line, memory
 	@set -e; for figure in drain alarm live memory; do $(BIN)/python -m benchmarks.sync_$$figure; done
+
+bench-store: setup ## the figures of the store: insert rate with 10 million unsent rows, stalls while it gives space back, ageing
+	@set -e; for figure in growth drain pressure; do $(BIN)/python -m benchmarks.store_retention $$figure; done
 
 wheel: setup ## dist/edged-*.whl
 	@rm -rf dist

@@ -110,11 +110,14 @@ def describe(facts: dict[str, Any]) -> list[str]:
     if facts["unsent"]:
         waiting = ", ".join(f"{n} of {stream}" for stream, n in facts["unsent"].items())
         lines.append(f"not home {waiting}")
-    if facts["days_of_room"] is not None:
-        lines.append(f"room     for about {facts['days_of_room']:.1f} days of what is not home, at the present rate")
+    if facts["bytes_per_day"]:
+        days = facts["days_of_room"]
+        room = "" if days is None else f"; room for about {days:.1f} days of what is not home"
+        lines.append(f"rate     {facts['bytes_per_day'] / 1e6:.1f} MB a day now{room}")
     if facts["summary_rows"] or facts["protected_bytes"]:
         lines.append(
-            f"kept     {facts['summary_rows']} summaries of what was given up, {facts['summary_bytes'] / 1e6:.1f} MB;"
+            f"kept     {facts['summary_rows']} summaries of what was given up ({facts['tombstone_count']} tombstones),"
+            f" {facts['summary_bytes'] / 1e6:.1f} MB;"
             f" about {facts['protected_bytes'] / 1e6:.1f} MB around alarms"
         )
     lines += [

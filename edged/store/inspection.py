@@ -17,7 +17,7 @@ import apsw
 import msgspec
 
 from edged.errors import StoreCorrupt, StoreError
-from edged.store import lookup, place, records, tombstones
+from edged.store import agreement, lookup, place, records, tombstones
 from edged.store.cursors import table_stream
 from edged.store.database import connect_reader, is_damage, own_errors
 from edged.store.forecast import Sample, forecast
@@ -110,7 +110,10 @@ def stats(state_dir: Path) -> dict[str, Any]:
 
 def _aging(database: Database, oldest: dict[str, Any] | None, newest: dict[str, Any] | None) -> dict[str, Any]:
     """What waits to go home, what is kept of what was given up, and how long the room lasts at the present rate."""
-    nothing = {"unsent": {}, "summary_rows": 0, "summary_bytes": 0, "protected_bytes": 0, "days_of_room": None}
+    nothing = {
+        "unsent": {}, "tombstone_count": 0, "summary_rows": 0, "summary_bytes": 0, "protected_bytes": 0,
+        "bytes_per_day": 0.0, "days_of_room": None,
+    }  # fmt: skip
     if oldest is None or newest is None or not database["aggregate"].exists():  # new, or made by a former program
         return nothing
     unsent = {
@@ -121,22 +124,29 @@ def _aging(database: Database, oldest: dict[str, Any] | None, newest: dict[str, 
     stored_bytes, since_ms, until_ms, live_bytes, budget_bytes = room
     share = min(1.0, unsent.get("result", 0) / max(1, _between(oldest, newest, "result")))
     samples = [Sample(int(since_ms) * 1_000_000, 0), Sample(int(until_ms) * 1_000_000, int(stored_bytes))]
-    outlook = forecast(samples, int(budget_bytes - live_bytes * share)) if budget_bytes else None
+    outlook = forecast(samples, int((budget_bytes or 0) - live_bytes * share))
+    given_up = database.execute(f"SELECT count(*) FROM tombstone WHERE {_LOST}").fetchone()  # noqa: S608  a constant
     summaries = database.execute("SELECT total(n), total(length(data)) FROM aggregate").fetchone()
     protected = database.execute("SELECT total(bytes) FROM protected").fetchone()
     return {
         "unsent": unsent,
+        "tombstone_count": int(given_up[0]),
         "summary_rows": int(summaries[0]),
         "summary_bytes": int(summaries[1]),
         "protected_bytes": int(protected[0]),
-        "days_of_room": outlook.days_of_room if outlook is not None else None,
+        "bytes_per_day": outlook.bytes_per_day,
+        "days_of_room": outlook.days_of_room if budget_bytes else None,
     }
 
 
 def _home(database: Database) -> Mapping[str, ranges.Ranges]:
+    """What is home of each stream that goes there: records are numbered only where a receiver is configured."""
     row = database.execute("SELECT meta FROM journal ORDER BY batch DESC LIMIT 1").fetchone()
     try:
-        return msgspec.json.decode(Unpacker().unpack_bytes(row[0]), type=HomeMarks).synced
+        synced = msgspec.json.decode(Unpacker().unpack_bytes(row[0]), type=HomeMarks).synced
+        if not synced and not any(_made(database, stream, {}) for stream in records.STREAMS):
+            return {}
+        return {"alarm": (), "result": (), "health": (), **synced}
     except (ValueError, StoreCorrupt):
         return {}  # verify says more
 
@@ -161,7 +171,10 @@ def verify(state_dir: Path, *, quick: bool = False, on_rows: Callable[[int], Non
         try:
             check = "PRAGMA quick_check(20)" if quick else "PRAGMA integrity_check(20)"
             verdict.problems += [str(row[0]) for row in connection.execute(check) if row[0] != "ok"]
-            _read_rows(connection, verdict, on_rows)
+            beside = agreement.has_tables(connection)
+            _read_rows(connection, verdict, on_rows, beside=beside)
+            if beside:
+                _read_beside(connection, verdict)
         except apsw.Error as error:
             if not is_damage(error):
                 raise
@@ -169,7 +182,24 @@ def verify(state_dir: Path, *, quick: bool = False, on_rows: Callable[[int], Non
     return verdict
 
 
-def _read_rows(connection: apsw.Connection, verdict: Verdict, on_rows: Callable[[int], None]) -> None:
+def _read_beside(connection: apsw.Connection, verdict: Verdict) -> None:
+    """Tombstones, summaries, records, surroundings of alarms; the many of them in portions."""
+    unpacker = Unpacker()
+    verdict.problems += agreement.of_tombstones(connection)
+    verdict.problems += agreement.of_protected(connection)
+    tombstone, goes_on = 0, True
+    while goes_on and len(verdict.problems) < PROBLEMS_MAX:
+        tombstone, problems = agreement.of_summaries(connection, unpacker, tombstone, ROWS_PER_READ)
+        verdict.problems += problems
+        goes_on = tombstone > 0
+    where, goes_on = ("", 0), True
+    while goes_on and len(verdict.problems) < PROBLEMS_MAX:
+        where, problems = agreement.of_records(connection, unpacker, where, ROWS_PER_READ)
+        verdict.problems += problems
+        goes_on = where != ("", 0)
+
+
+def _read_rows(connection: apsw.Connection, verdict: Verdict, on_rows: Callable[[int], None], *, beside: bool) -> None:
     unpacker = Unpacker()
     previous: Row | None = None
     while len(verdict.problems) < PROBLEMS_MAX:
@@ -179,6 +209,8 @@ def _read_rows(connection: apsw.Connection, verdict: Verdict, on_rows: Callable[
             rows = [Row(*numbers) for numbers in connection.execute(_CHUNK, (after, ROWS_PER_READ))]
             for row in rows:
                 _read_row(connection, unpacker, row, verdict)
+                if beside:
+                    verdict.problems += _unrecorded(connection, unpacker, row)
                 verdict.holes += _unexplained(connection, lookup.holes_between(previous, row))
                 previous = row
         finally:
@@ -196,6 +228,17 @@ def _read_row(connection: apsw.Connection, unpacker: Unpacker, row: Row, verdict
         lookup.check_row(connection, unpacker, row)
     except StoreCorrupt as error:
         verdict.problems.append(f"row {row.batch}: {error.message}")
+
+
+def _unrecorded(connection: apsw.Connection, unpacker: Unpacker, row: Row) -> Iterator[str]:
+    found = connection.execute("SELECT notice_n, notices FROM journal WHERE batch = ?", (row.batch,)).fetchone()
+    if found is None or not found[0]:
+        return
+    try:
+        notices = unpacker.notices(found[1], found[0])
+    except StoreCorrupt:
+        return  # the row itself has been named
+    yield from agreement.of_notices(connection, row.batch, notices)
 
 
 def _unexplained(connection: apsw.Connection, holes: list[Hole]) -> Iterator[Hole]:

@@ -66,6 +66,7 @@ class Making:
         made.notices, self.mono_ns = notices, self.mono_ns + 10**9
         made.meta = self.meta()
         made.arrival_mono_ns = self.mono_ns
+        made.arrival_wall_ms += self.mono_ns // 1_000_000
         return made
 
 
