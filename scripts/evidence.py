@@ -25,7 +25,8 @@ BENCH = ROOT / "benchmarks" / "results" / "latest.json"
 ROW = re.compile(r"^\| (?P<promise>.+?) \| `(?P<command>[^`]+)` \| (?P<figure>.*?) \| (?P<where>.*?) \|$")
 SUMMARY = re.compile(r"(\d+ (?:passed|failed|skipped|error)[^=\n]*)")
 LIMIT_S = 3600
-BY_HAND = "make (bench|demo|clean-debian|test|check|torture|power-cuts|sync-faults)"  # long, or of another kind: `--skip ''` runs them, too
+# Long, or of another kind: `--skip ''` runs them, too.
+BY_HAND = "make (bench|demo|clean-debian|test|check|torture|power-cuts|sync-faults)"
 BENCH_ROWS = {
     "÷ C raw echo": "rate_vs_c_raw",
     "÷ libmosquitto": "rate_vs_libmosquitto",
