@@ -156,9 +156,15 @@ def quantile(values: Sequence[float], share: float) -> float:
 def conclude(name: str, value: float, must: float, unit: str, *, at_least: bool, **more: object) -> int:
     """Print the figure for people and, last, for machines; the exit code says whether the must holds."""
     holds = value >= must if at_least else value <= must
+    load = round(os.getloadavg()[0], 1)
     word = "at least" if at_least else "at most"
     print(f"{name}: {value:,.4g} {unit}, must be {word} {must:g}: {'holds' if holds else 'MISSED'}")
-    print(json.dumps({"figure": name, "value": round(value, 4), "must": must, "unit": unit, "holds": holds, **more}))
+    print(
+        json.dumps(
+            {"figure": name, "value": round(value, 4), "must": must, "unit": unit, "holds": holds, **more}
+            | {"load_average": load}
+        )
+    )
     return 0 if holds else 1
 
 
