@@ -31,11 +31,13 @@ class Checkpointer:
     def start(self) -> None:
         self._thread.start()
 
-    def ask(self) -> None:
-        """Begin a round, unless there is one already."""
-        if self._round == "none":
-            self._round = "asked"
-            self._queue.put(True)
+    def ask(self) -> bool:
+        """Begin a round; False when there is one already, which may end before what was written last."""
+        if self._round != "none":
+            return False
+        self._round = "asked"
+        self._queue.put(True)
+        return True
 
     @property
     def done(self) -> bool:

@@ -45,16 +45,17 @@ class FreeRows:
         self._cursors = cursors
         self._unpacker = unpacker
         self._hand = 0
+        self._at_end = False
         self._again_from: int | None = None
         self._seen: Seen | None = None
 
     def reset(self) -> None:
-        self._hand, self._again_from, self._seen = 0, None, None
+        self._hand, self._at_end, self._again_from, self._seen = 0, False, None, None
 
     @property
     def may_find(self) -> bool:
         """False when nothing has changed since the hand came to the end: asking costs nothing then."""
-        return self._seen is None or self._again_from is not None or self._moved(self._seen)
+        return not self._at_end or self._seen is None or self._cursors.seen() != self._seen
 
     def take(self, connection: apsw.Connection, newest: int, limit: int) -> list[Numbered]:
         """Up to `limit` free rows, oldest first, before batch `newest`; the caller removes them.
@@ -62,6 +63,7 @@ class FreeRows:
         An empty answer says that none was found now: the hand may only have used up its looks.
         """
         self._notice_changes(connection)
+        self._at_end = False
         found: list[Numbered] = []
         looks = jumps = 0
         while len(found) < limit and looks < LOOKS_MAX and jumps < JUMPS_MAX:
@@ -83,6 +85,7 @@ class FreeRows:
             if not goes_on:
                 self._hand = newest
                 if self._again_from is None:
+                    self._at_end = True
                     break
                 self._hand, self._again_from = self._again_from, None
                 if found:
@@ -121,9 +124,6 @@ class FreeRows:
         return all(self._cursors.is_home(stream, *span) for stream, span in records.numbers(notices).items())
 
     # --- what has changed ---
-
-    def _moved(self, seen: Seen) -> bool:
-        return self._cursors.seen() != seen
 
     def _notice_changes(self, connection: apsw.Connection) -> None:
         seen, now = self._seen, self._cursors.seen()

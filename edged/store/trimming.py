@@ -43,12 +43,12 @@ class Trimmer:
         pages, free_pages = connection.pragma("page_count"), connection.pragma("freelist_count")
         self._removing = self._must_remove(pages - free_pages)
         removed = self._retention.take_free(connection, self._rows) if self._removing else 0
-        was_shrinking, self._shrinking = self._shrinking, self._must_shrink(pages, free_pages)
+        self._shrinking = self._must_shrink(pages, free_pages)
         if self._shrinking and removed < self._rows:
             surplus = min(self._pages, free_pages, pages - self._limits.keep_pages)
             connection.pragma("incremental_vacuum", surplus)
-        elif was_shrinking and not self._shrinking:
-            self.home_wanted = True
+            self._shrinking = self._must_shrink(connection.pragma("page_count"), connection.pragma("freelist_count"))
+            self.home_wanted = not self._shrinking
         if not removed and not self._shrinking:
             self._retention.tidy(connection)
         return bool(removed) or self._shrinking or self._retention.graves.sweep_wanted

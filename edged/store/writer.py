@@ -69,6 +69,7 @@ class Writer:
         self._checkpoint_at = wal_pages
         self._is_urgent = is_urgent
         self._is_due = is_due
+        self._owed = False
         self._on_rollback = on_rollback
         self._on_trouble = on_trouble
         self._on_failure = on_failure
@@ -116,10 +117,11 @@ class Writer:
             self._tell(self._on_failure, as_own(error, "writing the store"))
 
     def _bring_home(self) -> None:
+        self._owed = self._is_due() or self._owed
         if self._is_urgent() or self._wal_pages >= 2 * self._checkpoint_at or self._beside.done:
             self._checkpoint()
-        elif self._wal_pages >= self._checkpoint_at or self._is_due():
-            self._beside.ask()
+        elif (self._wal_pages >= self._checkpoint_at or self._owed) and self._beside.ask():
+            self._owed = False
 
     def _perform(self, job: Job) -> bool:
         """Commit `job`, however long it takes; False when stopped before that."""
@@ -162,6 +164,7 @@ class Writer:
         except PASSING:
             return  # nothing is lost: the WAL still has it, and the next commit reports a real fault
         self.checkpoints += 1
+        self._owed = False
         self._wal_pages = 0
         self._beside.rest()
 

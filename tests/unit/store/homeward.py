@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
-import msgspec
 
 from edged.messages import Notice, Unit
 from edged.ports import Committed
@@ -95,13 +94,14 @@ class Gateway:
 
 
 async def gateway(
-    folder: Path, *streams: Stream, budget_bytes: int = 400_000, keep_bytes: int = 100_000, **settings: object
+    folder: Path,
+    *streams: Stream,
+    budget_bytes: int = 400_000,
+    keep_bytes: int = 100_000,
+    alarm_surroundings_s: float = 60.0,
 ) -> Gateway:
     folder.mkdir(mode=0o700, exist_ok=True)
-    store = await opened(folder, budget_bytes=budget_bytes, keep_bytes=keep_bytes, **settings)
+    store = await opened(
+        folder, budget_bytes=budget_bytes, keep_bytes=keep_bytes, alarm_surroundings_s=alarm_surroundings_s
+    )
     return Gateway(folder, store, frozenset(streams))
-
-
-def plain(value: object) -> object:
-    """A struct as what it is made of, to compare with."""
-    return msgspec.to_builtins(value)
