@@ -79,16 +79,23 @@ class Source:
 
     def submit(self, unit: Unit, n: int, done: Callable[[Committed], None]) -> None:
         unit.event_first, unit.result_first = self.event, self.result
-        assert unit.events is not None
         assert unit.results is not None
-        unit.events.ts = unit.results.ts = [FIRST_MS + seq * SPACING_MS for seq in range(self.event, self.event + n)]
-        self.event, self.result = self.event + n, self.result + n
+        unit.results.ts = [FIRST_MS + seq * SPACING_MS for seq in range(self.result, self.result + n)]
+        if unit.events is not None:
+            unit.events.ts = unit.results.ts
+            self.event += n
+        self.result += n
         self.journal.submit(unit, done)
         self.journal.delivered_upto, self.journal.answered_upto = self.result - 1, self.event - 1
 
 
 async def insert(source: Source, templates: list[Unit], units: int) -> tuple[float, list[float]]:
-    """Unit after unit, each when the one before is durable: (seconds, ms of each)."""
+    """Units of the usual size; see `insert_units`."""
+    return await insert_units(source, templates, BATCH, units)
+
+
+async def insert_units(source: Source, templates: list[Unit], n: int, units: int) -> tuple[float, list[float]]:
+    """Units of `n` rows, each handed in when the one before is durable: (seconds, ms of each)."""
     finished = asyncio.Event()
     each_ms: list[float] = []
     begun = last = time.perf_counter()
@@ -99,11 +106,11 @@ async def insert(source: Source, templates: list[Unit], units: int) -> tuple[flo
         each_ms.append((now - last) * 1e3)
         last = now
         if len(each_ms) < units:
-            source.submit(templates[len(each_ms) % TEMPLATES], BATCH, done)
+            source.submit(templates[len(each_ms) % TEMPLATES], n, done)
         else:
             finished.set()
 
-    source.submit(templates[0], BATCH, done)
+    source.submit(templates[0], n, done)
     await finished.wait()
     return time.perf_counter() - begun, each_ms
 
@@ -333,7 +340,8 @@ def pressure(workdir: Path, _rows: int, rounds: int) -> int:
     full_ms, roomy_ms = map(min, pairs.longest_ms)
     return conclude(
         "longest commit while rows age into summaries", full_ms, STALL_MUST_MS, "ms", at_least=False,
-        rate_ratio=round(statistics.median(pairs.ratios), 3), roomy_longest_ms=round(roomy_ms, 1), longest_ms=[round(one, 1) for one in pairs.longest_ms[0]],
+        rate_ratio=round(statistics.median(pairs.ratios), 3), roomy_longest_ms=round(roomy_ms, 1),
+        longest_ms=[round(one, 1) for one in pairs.longest_ms[0]],
         **spread(pairs.ratios), **facts,
     )  # fmt: skip
 

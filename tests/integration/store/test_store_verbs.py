@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from edged.errors import ExitCode
+from tests.fault.store.outside import aged
 from tests.unit.config.conftest import VALID
 from tests.unit.store.plant import commit, fill, flip, opened
 from tests.unit.store.samples import unit
@@ -144,3 +145,24 @@ async def test_without_a_folder_the_configured_one_is_looked_at(tmp_path: Path) 
     code, out, err = await edged("store", "stats", "--config", tmp_path / "edged.toml", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["path"] == str(tmp_path / "state" / "store.db")
+
+
+async def test_a_gateway_that_is_away_sees_what_waits_what_is_kept_and_that_all_of_it_agrees(tmp_path: Path) -> None:
+    making = await aged(tmp_path)
+    facts = await stats(tmp_path)
+    assert facts["unsent"] == {
+        "alarm": making.next["alarm"] - 1,
+        "health": making.next["health"] - 3,
+        "result": making.result - 151,
+    }
+    assert facts["tombstone_count"] > 0
+    assert facts["summary_rows"] > 0
+    assert facts["protected_bytes"] > 0
+    assert facts["bytes_per_day"] > 0
+    assert facts["days_of_room"] >= 0
+    code, out, _ = await edged("store", "stats", "--state-dir", tmp_path)
+    assert code == 0
+    assert f"{making.result - 151} of result" in out
+    assert "MB a day now; room for about" in out
+    code, out, _ = await edged("store", "verify", "--state-dir", tmp_path)
+    assert (code, out.splitlines()[-1]) == (0, "ok")
