@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from prometheus_client.core import Metric
 
 from edged.cli.main import VERBS, edged
 from edged.ops.host import HostHealth
+from edged.uplink.lines import Status
 from tests.contract.app_rig import running
 from tests.contract.promises import (
     PLANT,
@@ -190,16 +192,21 @@ the value `other`.
 _FROM_STATUS = """
 ## From the status document
 
-Each number of the sections `link`, `store`, `outbox` and `host` of `edged status --json`, and of each pipeline.
-Totals count since the start of the process.
+Each number of the sections `link`, `store`, `outbox`, `sync` (only with `[upstream]`) and `host` of `edged status
+--json`, and of each pipeline. Totals count since the start of the process.
 
 """
+_UPLINK = Status(
+    state="open", receiver="hub", lag_rows={}, ranges={}, in_flight=0, in_flight_bytes=0, rate_kbit_s=256,
+    link_delay_ms=20, ack_delay_ms=30, counters={},
+)  # fmt: skip
 
 
 async def metrics_page() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        async with running(Path(folder), broken=True) as rig:
+        async with running(Path(folder), broken=True, homeward=True) as rig:
             await rig.app.serve_status()
+            rig.app.homeward.on_status(msgspec.structs.asdict(_UPLINK))
             await rig.look_at_host()
             await rig.events(3)
             await rig.events(1, first=9)
