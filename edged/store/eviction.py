@@ -36,6 +36,7 @@ EVICT_ENTRIES_MAX = 4_000  # results and events decoded per commit
 EVICT_NS = 8_000_000  # a bite that takes longer is over
 STRIP_ROWS_MAX = 96  # of these rows, so many may be only stripped: small ones free little
 CHUNK_ROWS = 32
+SPARE_SHARE = 16  # of the file, at most, is given up beyond the need: it may be small when others fill the disk
 
 _VICTIMS = """
 SELECT batch, event_first, event_n, result_first, result_n, notice_n,
@@ -59,16 +60,26 @@ class Evicted(NamedTuple):
 
 
 class Bite:
-    """One commit's share of the work: what it wants, what it has, when it is over."""
+    """One commit's share of the work: what it needs, what it has, when it is over.
+
+    spare_bytes: made beyond the need, so that not every commit has to; neither alarms nor summaries go for it.
+    """
 
     def __init__(
-        self, connection: apsw.Connection, goal_bytes: int, page_bytes: int, clock: Clock, newest: int
+        self,
+        connection: apsw.Connection,
+        need_bytes: int,
+        spare_bytes: int,
+        page_bytes: int,
+        clock: Clock,
+        newest: int,
     ) -> None:
         self.connection = connection
         self.newest = newest
         self.rows = 0
         self.entries = 0
-        self._goal_bytes = goal_bytes
+        self._need_bytes = need_bytes
+        self._spare_bytes = spare_bytes
         self._page_bytes = page_bytes
         self._free_before = int(connection.pragma("freelist_count"))
         self._clock = clock
@@ -78,7 +89,12 @@ class Bite:
     def missing_bytes(self) -> int:
         """Rows share pages with their neighbours, so that only the file itself knows what came free."""
         came_free = int(self.connection.pragma("freelist_count")) - self._free_before
-        return self._goal_bytes - came_free * self._page_bytes
+        return self._need_bytes + self._spare_bytes - came_free * self._page_bytes
+
+    @property
+    def is_short(self) -> bool:
+        """Whether even what is needed now is missing."""
+        return self.missing_bytes > self._spare_bytes
 
     def goes_on(self, rows_max: int = EVICT_ROWS_MAX) -> bool:
         return (
@@ -165,16 +181,17 @@ class Retention:
         newest = connection.execute("SELECT max(batch) FROM journal").fetchone()
         if newest is None or newest[0] is None:
             return Evicted()
-        goal_bytes = missing_bytes + self._limits.slack_bytes
-        bite = Bite(connection, goal_bytes, self._limits.page_bytes, self._clock, newest[0])
+        page_bytes = self._limits.page_bytes
+        spare_bytes = min(self._limits.slack_bytes, connection.pragma("page_count") * page_bytes // SPARE_SHARE)
+        bite = Bite(connection, missing_bytes, spare_bytes, page_bytes, self._clock, newest[0])
         losses = self._losses(connection)
         while bite.goes_on() and self._take_free(bite, losses):
             pass
         while bite.goes_on(STRIP_ROWS_MAX) and self._strip(bite, losses):
             pass
-        while bite.goes_on() and (self._give_up(bite, losses) or self._unprotect(connection)):
+        while bite.goes_on() and (self._give_up(bite, losses) or (bite.is_short and self._unprotect(connection))):
             pass
-        while bite.goes_on() and self.graves.drop_oldest_summary(connection):
+        while bite.goes_on() and bite.is_short and self.graves.drop_oldest_summary(connection):
             bite.rows += 1
         upto = self._book(connection, losses)
         return Evicted(

@@ -122,7 +122,7 @@ class Unpacker:
         raw = self.unpack_bytes(blob)
         try:
             return decoder.decode(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StoreCorrupt(f"reading a stored blob of {len(raw)} bytes: {error}") from error
 
 

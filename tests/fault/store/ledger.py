@@ -91,6 +91,18 @@ class Ledger:
                 summary.add_events(unit.events, low, high)
         return summary
 
+    def around_alarms(self, around_ns: int) -> set[int]:
+        """Batches that arrived so close to a unit with an alarm, of the same boot."""
+        alarms = [unit for _, unit in self.units if any(notice.stream == "alarm" for notice in unit.notices)]
+        return {
+            batch
+            for batch, unit in self.units
+            if any(
+                unit.boot == alarm.boot and abs(unit.arrival_mono_ns - alarm.arrival_mono_ns) <= around_ns
+                for alarm in alarms
+            )
+        }
+
     def check_lost(self, stream: Stream, first: int, last: int, lost: Lost) -> None:
         """A tombstone as the receiver hears it: reason known, summary as counted again from what was made."""
         for seq in range(first, last + 1):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.fault.store.world import World
 
-STEPS = int(os.environ.get("EDGED_STORE_STEPS", "250"))
-SEEDS = int(os.environ.get("EDGED_STORE_SEEDS", "4"))
+STEPS = int(os.environ.get("EDGED_STORE_STEPS", "120"))
+SEEDS = int(os.environ.get("EDGED_STORE_SEEDS", "3"))
 
 WEIGHTS = {
     "make": 20,
@@ -27,7 +27,7 @@ WEIGHTS = {
     "trim": 4,
     "squeeze": 1,
     "disk": 1.5,
-    "alarms": 2,
+    "alarms": 4,
     "restart": 1,
     "kill": 1,
     "reboot": 0.5,

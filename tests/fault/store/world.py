@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import apsw
 
 from edged.store import OpenedStore, StoreSettings, open_store
-from edged.store.budget import file_allowance
+from edged.store.budget import Limits, Usage, row_bytes, shortage
+from edged.store.database import PAGE_BYTES
 from edged.store.journal import SqliteJournal
 from edged.store.outward import OutwardStore
+from edged.store.segment import Packer, Segment
 from edged.sync import ranges
 from edged.sync.piece import Piece
 from edged.sync.protocol import STREAMS, Stream
@@ -23,8 +27,37 @@ from tests.unit.store.plant import Listener, commit, crash_image
 BUDGET = 700_000
 FLOOR = 1_000_000
 SURROUNDINGS_S = 4.0
+LIMITS = Limits(BUDGET, FLOOR, PAGE_BYTES)
 RANGES_MAX = 64
 FLYING_MAX = 4
+SETTLED_COMMITS = 30  # after other files took room, the store is within its budget again
+
+
+class RowFacts(NamedTuple):
+    """What is looked at of a stored row."""
+
+    event_first: int
+    event_n: int
+    result_first: int
+    result_n: int
+    size: int
+
+
+def rows_of(folder: Path) -> dict[int, RowFacts]:
+    """Every stored row, by batch."""
+    query = """
+        SELECT batch, event_first, event_n, result_first, result_n, length(meta) + ifnull(length(notices), 0)
+            + ifnull(length(results), 0) + ifnull(length(events), 0) FROM journal
+    """
+    with closing(apsw.Connection(str(folder / "store.db"), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+        return {batch: RowFacts(*facts) for batch, *facts in connection.execute(query)}
+
+
+def protected_of(folder: Path, batches: set[int]) -> set[int]:
+    """Those of the batches that are marked as the surroundings of an alarm."""
+    with closing(apsw.Connection(str(folder / "store.db"), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+        stretches = list(connection.execute("SELECT first_batch, last_batch FROM protected"))
+    return {batch for batch in batches if any(first <= batch <= last for first, last in stretches)}
 
 
 class World:
@@ -47,7 +80,8 @@ class World:
         self._image: tuple[Path, Ledger, dict[str, int], list[dict[Stream, int]]] | None = None
         self._cursors = {"delivered": 0, "answered": 0, "noticed": 0, "folded": 0}
         self._starts: list[dict[Stream, int]] = []
-        self._size_before = 0
+        self._since_squeeze = 0
+        self._released: set[int] = set()
         self.store: OpenedStore
         self.outward: OutwardStore
 
@@ -58,6 +92,14 @@ class World:
     @property
     def dir(self) -> Path:
         return self._folder / f"life-{self.lives}"
+
+    def _usage(self) -> Usage:
+        with closing(apsw.Connection(str(self.dir / "store.db"), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+            pages, free_pages = connection.pragma("page_count"), connection.pragma("freelist_count")
+        return Usage(pages, free_pages, (self.dir / "store.db-wal").stat().st_size, self.other, self.disk_free)
+
+    def _count(self, what: str, n: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + n
 
     # --- opening and closing ---
 
@@ -87,6 +129,8 @@ class World:
             self.journal.set_synced(stream, ledger.home[stream])
         self._set_cursors()
         self.outward = OutwardStore(self.dir)
+        around = ledger.around_alarms(int(SURROUNDINGS_S * 1e9))
+        self._released = around - protected_of(self.dir, around)
 
     def _set_cursors(self) -> None:
         self.journal.delivered_upto = self._cursors["delivered"]
@@ -115,9 +159,12 @@ class World:
     async def make(self) -> None:
         alarm = self.rng.random() < self.alarms_come
         unit = make_unit(self.ledger, self.rng, self.clock, alarm=alarm)
+        before, usage = rows_of(self.dir), self._usage()
         committed = await commit(self.journal, unit)
         self.ledger.committed(committed.batch, unit, self.journal.epoch)
-        self.counts["lost"] = self.counts.get("lost", 0) + committed.evicted_unsent_results
+        self._check_commit(before, rows_of(self.dir), usage, Packer().segment(unit))
+        self._since_squeeze += 1
+        self._count("lost", committed.evicted_unsent_results)
         self.clock.advance_s(self.rng.choice([0.1, 0.5, 1.0, 5.0]))
 
     async def make_many(self) -> None:
@@ -155,9 +202,9 @@ class World:
         """The oldest that is not home goes on its way; a few pieces at once."""
         stream = self.rng.choice(sorted(self.streams))
         taken = self.ledger.home[stream]
-        for other, piece in self.flying:
+        for other, sent in self.flying:
             if other == stream:
-                taken = ranges.add(taken, piece.first, piece.last)
+                taken = ranges.add(taken, sent.first, sent.last)
         hole = next(iter(ranges.missing(taken, 1, self.ledger.next(stream) - 1)), None)
         if hole is None or len(self.flying) >= FLYING_MAX:
             return
@@ -188,9 +235,9 @@ class World:
         self.flying = []
         for stream in sorted(self.streams):
             while hole := next(iter(ranges.missing(self.ledger.home[stream], 1, self.ledger.next(stream) - 1)), None):
-                piece = self.outward.piece(stream, hole[0], min(hole[1] - hole[0] + 1, 500))
-                assert piece is not None
-                self._home(stream, piece)
+                whole = self.outward.piece(stream, hole[0], min(hole[1] - hole[0] + 1, 500))
+                assert whole is not None
+                self._home(stream, whole)
 
     def _home(self, stream: Stream, piece: Piece) -> None:
         if piece.lost is not None:
@@ -218,6 +265,7 @@ class World:
     async def squeeze(self) -> None:
         """Other files take room, or give it back."""
         self.other = self.rng.choice([0, 0, 100_000, 200_000])
+        self._since_squeeze = 0
 
     async def disk(self) -> None:
         self.disk_free = self.rng.choice([10**12, 10**12, FLOOR + 5_000, FLOOR // 2])
@@ -250,7 +298,7 @@ class World:
     async def restore(self) -> None:
         """Somebody puts the image back; the receiver notices, and a new epoch begins where the histories part."""
         if self._image is None:
-            return
+            return None
         image, ledger, self._cursors, self._starts = self._image
         self._cursors = dict(self._cursors)
         self._image = None
@@ -277,6 +325,41 @@ class World:
         await self.restart()
 
     # --- invariants ---
+
+    def _check_commit(
+        self, before: dict[int, RowFacts], after: dict[int, RowFacts], usage: Usage, segment: Segment
+    ) -> None:
+        """What a commit took away: nothing while there was room, and the surroundings of alarms last."""
+        gone = {batch: row for batch, row in before.items() if batch not in after and self._is_waited_for(row)}
+        if not gone:
+            return
+        need = row_bytes(sum(len(blob) for blob in segment if blob), LIMITS.page_bytes)
+        assert shortage(usage, LIMITS, need) > 0
+        self._check_surroundings(before, after, gone)
+
+    def _check_surroundings(
+        self, before: dict[int, RowFacts], after: dict[int, RowFacts], gone: dict[int, RowFacts]
+    ) -> None:
+        """They are released only when nothing else is left, or when they hold more than their share; then they go."""
+        around = self.ledger.around_alarms(int(SURROUNDINGS_S * 1e9)) & before.keys()
+        released = around - protected_of(self.dir, around) - self._released
+        ordinary = after.keys() - around - {max(before), max(after)}
+        if released and ordinary:
+            held = sum(row.size for batch, row in before.items() if batch in around)
+            assert held > LIMITS.protected_bytes // 2, (sorted(released), sorted(ordinary))
+        self._released |= released
+        assert around & gone.keys() <= self._released
+        self._count("surroundings released", len(released))
+        self._count("surroundings spared", len(around - gone.keys()))
+
+    def _is_waited_for(self, row: RowFacts) -> bool:
+        """Whether the receiver has not got everything of a row."""
+        spans = {"result": (row.result_first, row.result_n), "telemetry": (row.event_first, row.event_n)}
+        return any(
+            not ranges.covers(self.ledger.home[stream], first, first + n - 1)
+            for stream, (first, n) in spans.items()
+            if stream in self.streams
+        )
 
     def check(self) -> None:
         self._check_extents()
@@ -328,28 +411,27 @@ class World:
             if stream != "notice":  # ranges of batches, of which some may be left
                 spans.setdefault(stream, []).append((first, last))
             assert not has_summary or reason == "budget"
-            key = "with summary" if has_summary else f"without summary, {stream} {reason}"
-            self.counts[key] = self.counts.get(key, 0) + 1
+            if reason == "budget" and stream in ("event", "result"):
+                waited = not ranges.clip(self.ledger.home["telemetry" if stream == "event" else "result"], first, last)
+                self._count("summaries" if has_summary else "waited without summary" if waited else "home")
         for stream, found in spans.items():
             found.sort()
-            assert all(a[1] < b[0] for a, b in zip(found, found[1:], strict=False)), (stream, found)
+            assert all(a[1] < b[0] for a, b in pairwise(found)), (stream, found)
         orphans = connection.execute(
             "SELECT count(*) FROM aggregate WHERE tombstone NOT IN (SELECT id FROM tombstone)"
         ).fetchone()
         assert orphans == (0,)
 
     def _check_protection(self, connection: apsw.Connection) -> None:
-        """No batch around an alarm is gone and not home while an older or a later one without an alarm stands."""
+        """What is known of alarms is in order: stretches do not overlap, no record is where no row is."""
         rows = list(connection.execute("SELECT first_batch, last_batch, bytes FROM protected ORDER BY first_batch"))
-        assert all(a[1] < b[0] for a, b in zip(rows, rows[1:], strict=False)), rows
+        assert all(a[1] < b[0] for a, b in pairwise(rows)), rows
         records = list(connection.execute("SELECT stream, first, n, batch FROM record ORDER BY stream, first"))
         batches = {batch for (batch,) in connection.execute("SELECT batch FROM journal")}
         assert all(batch in batches for *_, batch in records)
 
     def _check_size(self) -> None:
-        usage, limits = self.journal._committer.usage, self.journal._committer.limits
-        live = (usage.pages - usage.free_pages) * limits.page_bytes
-        over = max(0, live - file_allowance(usage._replace(other_bytes=self.other), limits))
-        self.counts["over"] = max(self.counts.get("over", 0), over)
-        taken = sum(file.stat().st_size for file in self.dir.glob("store.db*") if not file.name.endswith("-shm"))
-        self.counts["taken"] = max(self.counts.get("taken", 0), taken + self.other)
+        taken = self.other + sum((self.dir / f"store.db{suffix}").stat().st_size for suffix in ("", "-wal"))
+        if self._since_squeeze > SETTLED_COMMITS:
+            self.counts["taken"] = max(self.counts.get("taken", 0), taken)
+            assert taken <= BUDGET
