@@ -49,12 +49,13 @@ class Wanted(NamedTuple):
 class Plan(NamedTuple):
     """What should go on the stick, in order. elsewhere: numbers on earlier sticks without a receipt.
 
-    after_result: every result up to here is home.
+    after_result: every result up to here is home. extents: of the streams that go home.
     """
 
     todo: list[Wanted]
     elsewhere: int
     after_result: int
+    extents: tuple[StreamExtent, ...]
 
 
 class Room(NamedTuple):
@@ -118,7 +119,8 @@ def plan(
     """elsewhere: what earlier exports hold; empty to write that once more."""
     todo = wanted(extents, home, elsewhere, streams)
     on_the_way = numbers(wanted(extents, home, {}, streams)) - numbers(todo)
-    return Plan(todo, on_the_way, ranges.contiguous(tuple(home.get("result", ())), 1)[0])
+    sent = tuple(extent for extent in extents if extent.stream in streams)
+    return Plan(todo, on_the_way, ranges.contiguous(tuple(home.get("result", ())), 1)[0], sent)
 
 
 def numbers(parts: Iterable[Wanted]) -> int:
@@ -195,7 +197,7 @@ def export(
                 if batches.too_large:
                     return Exported(None, None, 0, total, elsewhere, batches.too_large, removed)
                 raise _no_room(medium, room.max_bytes, writer.free_bytes())
-            manifest = _manifest(outward, gateway, export_id, files, total - covered, plan.after_result)
+            manifest = _manifest(outward, gateway, export_id, files, total - covered, plan)
             signed = stick.sign_manifest(manifest, gateway.secret)
             writer.finish(signed)
         records.add(manifest, signed)
@@ -228,9 +230,8 @@ def _write(
 
 
 def _manifest(
-    outward: Outward, gateway: Gateway, export_id: str, files: list[StickFile], left: int, after_result: int
+    outward: Outward, gateway: Gateway, export_id: str, files: list[StickFile], left: int, plan: Plan
 ) -> Manifest:
-    extents = outward.extents()
     counts = {kind: sum(file.last - file.first + 1 for file in files if file.kind == kind) for kind in ("rows", "lost")}
     return Manifest(
         v=stick.VERSION,
@@ -250,9 +251,9 @@ def _manifest(
             gateway=gateway.gateway,
             instance=f"stick-{export_id}",
             version=gateway.version,
-            epoch=extents[-1].epoch,
-            extents=extents,
-            probes=outward.probes(after_result, PROBES_MAX),
+            epoch=plan.extents[-1].epoch,
+            extents=plan.extents,
+            probes=outward.probes(plan.after_result, PROBES_MAX),
         ),
         files=tuple(files),
     )

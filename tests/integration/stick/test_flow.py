@@ -114,6 +114,7 @@ def test_streams_that_do_not_go_home_stay(rig: StickRig) -> None:
     done = rig.export(ListedOutward(RESULTS, Span("telemetry", "e1", 1, 9)))
     assert done.manifest is not None
     assert {file.stream for file in done.manifest.files} == {"result"}
+    assert {extent.stream for extent in done.manifest.hello.extents} == {"result"}, "the hub would wait for the others"
 
 
 # --- several sticks ---------------------------------------------------------------------------------------------
