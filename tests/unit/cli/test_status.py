@@ -80,6 +80,24 @@ def test_people_see_the_state_in_a_few_lines(tmp_path: Path, capsys: pytest.Capt
     ]
 
 
+def test_the_way_home_says_how_much_waits_and_for_how_long_there_is_room() -> None:
+    waiting = {"made": 1000, "home": 400, "waiting": 600}
+    line = {"state": "open", "receiver": "hub-1", "rate_kbit_s": 256, "ack_delay_ms": 40, "streams": {"result": waiting}}
+    store = {"file_bytes": 4_000_000, "budget_bytes": 2_000_000_000, "trouble": "", "days_of_room": 41.27}
+
+    said = list(describe(DOCUMENT | {"sync": line, "store": store}))
+
+    assert "upstream  open, receiver hub-1, 256 kbit/s, answers after 40 ms" in said
+    assert "home      result: 1000 made, 400 home, 600 waiting" in said
+    assert "store     4.0 of 2000.0 MB, room for 41.3 days at today's rate" in said
+
+
+def test_before_the_uplink_has_spoken_the_books_are_there_all_the_same() -> None:
+    said = list(describe({"sync": {"receiver": "", "streams": {"alarm": {"made": 1, "home": 0, "waiting": 1}}}}))
+
+    assert said[-2:] == ["upstream  starting, receiver not known yet", "home      alarm: 1 made, 0 home, 1 waiting"]
+
+
 def test_machines_get_the_whole_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "edged.sock"
     with daemon(path, json.dumps(DOCUMENT).encode()):
