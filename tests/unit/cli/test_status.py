@@ -82,7 +82,13 @@ def test_people_see_the_state_in_a_few_lines(tmp_path: Path, capsys: pytest.Capt
 
 def test_the_way_home_says_how_much_waits_and_for_how_long_there_is_room() -> None:
     waiting = {"made": 1000, "home": 400, "waiting": 600}
-    line = {"state": "open", "receiver": "hub-1", "rate_kbit_s": 256, "ack_delay_ms": 40, "streams": {"result": waiting}}
+    line = {
+        "state": "open",
+        "receiver": "hub-1",
+        "rate_kbit_s": 256,
+        "ack_delay_ms": 40,
+        "streams": {"result": waiting},
+    }
     store = {"file_bytes": 4_000_000, "budget_bytes": 2_000_000_000, "trouble": "", "days_of_room": 41.27}
 
     said = list(describe(DOCUMENT | {"sync": line, "store": store}))
