@@ -86,7 +86,7 @@ class Gateway:
 
     def rows(self, query: str, bindings: Sequence[object] = ()) -> list[tuple[object, ...]]:
         with closing(apsw.Connection(str(self.folder / "store.db"), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-            return list(connection.execute(query, tuple(bindings)))  # type: ignore[arg-type]
+            return list(connection.execute(query, tuple(bindings)))
 
     def tombstones(self, stream: str) -> list[tuple[object, ...]]:
         query = "SELECT first, last, reason FROM tombstone WHERE stream = ? AND reason != 'freed' ORDER BY first"
