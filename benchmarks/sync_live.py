@@ -1,6 +1,6 @@
 """Does a draining backlog disturb live results? p99 from event to result at the plant, draining ÷ idle.
 
-    python -m benchmarks.sync_live [--rounds 4] [--seconds 15] [--rows 3000000]
+    python -m benchmarks.sync_live [--rounds 4] [--seconds 10] [--rows 1500000]
 
 500 events a second, in pairs of neighbouring runs: one without backlog, one while it drains over an unlimited line.
 Hub, database and upstream broker run with the lowest priority, because they would be on another machine; the medians
@@ -21,8 +21,8 @@ MUST = 1.5
 def measure() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--rows", type=int, default=3_000_000, help="backlog of each round")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rows", type=int, default=1_500_000, help="backlog of each round")
     options = parser.parse_args()
     idle, draining, rates = [], [], []
     with gateway() as site:

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from tests.doubles.broker import Mosquitto
+from tests.doubles.broker import Mosquitto, free_port
+from tests.doubles.certificates import Authority
 from tests.doubles.chaos_link import UNHURT, ChaosLink, Scissors, Shape
 from tests.doubles.daemon import Daemon, NotifySocket, pipeline
 from tests.doubles.hub_books import Account, HubBooks, account
@@ -35,6 +36,7 @@ T = TypeVar("T")
 EDGED_HUB = Path(sys.executable).with_name("edged-hub")
 READY_WITHIN_S = 20.0
 PLANT = "max_queued_messages 100000"
+TOKEN = "a-token-that-nobody-guesses"
 FAR_PORT = 18_830  # in a namespace of its own every port is free
 UPSTREAM = "max_queued_messages 1000", "max_packet_size 2000000"
 QUICK = "rate_limit_kbit_s = 1000000\nreconnect_spread_s = 0\nlive_interval_ms = 200"
@@ -175,6 +177,7 @@ class UpstreamSite:
     broker, already running; a mosquitto when None. hub_broker: more settings of the hub's table `broker`.
     shape: of the link between gateway and upstream broker; there is another one between broker and hub.
     scissors: cut the link there, once; it may be the first connection.
+    https: the gateway brings its batches to the hub itself; there is no broker between them.
     watched: topics of the plant that the SCADA takes; all by default.
     line: a line that loses packets between gateway and upstream broker, instead of that link.
     """
@@ -197,6 +200,7 @@ class UpstreamSite:
         line: LossyLine | None = None,
         watched: tuple[str, ...] = (),
         scissors: Scissors | None = None,
+        https: bool = False,
         daemon_env: Mapping[str, str] | None = None,
         pipelines: str = "",
     ) -> None:
@@ -218,6 +222,7 @@ class UpstreamSite:
         self._watched = watched
         self._scissors = scissors
         self._daemon_env = daemon_env
+        self._https = https
         self.extents: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> UpstreamSite:
@@ -237,7 +242,9 @@ class UpstreamSite:
             self._build_plant(address)
 
     def _build_centre(self) -> str:
-        """Broker and hub; the address at which the gateway reaches the broker."""
+        """Broker and hub; the table `upstream` of a gateway that is to reach them."""
+        if self._https:
+            return self._build_https_centre()
         enter = self._stack.enter_context
         more = (f"listener {FAR_PORT} {FAR_ADDRESS}",) if self._line else ()
         self.broker = self._given_broker or enter(Mosquitto(self.folder / "centre", *UPSTREAM, *more))
@@ -257,12 +264,35 @@ class UpstreamSite:
         )
         self.hub.start()
         self.books = HubBooks(self.database)
-        return f"{FAR_ADDRESS}:{FAR_PORT}" if self._line else f"127.0.0.1:{self.link.port}"
+        address = f"{FAR_ADDRESS}:{FAR_PORT}" if self._line else f"127.0.0.1:{self.link.port}"
+        return f'url = "mqtt://{address}"\n'
+
+    def _build_https_centre(self) -> str:
+        """A hub without a broker, to which the gateway shows a token over TLS."""
+        enter = self._stack.enter_context
+        certificate, key = (authority := Authority(self.folder / "ca")).issue("hub")
+        here, there = self.folder / "token", self.folder / "tokens"
+        here.write_text(TOKEN + "\n")
+        there.write_text(f"{TOKEN} plant/gw\n")
+        for secret in (here, there):
+            secret.chmod(0o600)
+        port = free_port()
+        table = {"listen": f"127.0.0.1:{port}", "cert_file": certificate, "key_file": key, "tokens_file": there}
+        more = "[http]\n" + "".join(f'{name} = "{value}"\n' for name, value in table.items())
+        self.link = enter(ChaosLink(port, self._shape))
+        if self._scissors is not None:
+            self.link.arm(self._scissors)
+        folder = self.folder / "centre"
+        self.hub = enter(Hub(folder, self.database, workers=self._workers, more=more, allow=self._allow))
+        self.hub.start()
+        self.books = HubBooks(self.database)
+        trust = f'ca_file = "{authority.ca_file}"\ntoken_file = "{here}"\n'
+        return f'url = "https://localhost:{self.link.port}"\n{trust}'
 
     def _build_plant(self, upstream: str) -> None:
         enter = self._stack.enter_context
         self.plant = enter(Mosquitto(self.folder / "plant", PLANT))
-        table = f'[upstream]\nurl = "mqtt://{upstream}"\n{self._upstream_settings}\n'
+        table = f"[upstream]\n{upstream}{self._upstream_settings}\n"
         self.daemon = enter(
             Daemon(
                 self.folder, self.plant.port, table, self._pipelines, store=self._store, env=self._daemon_env,

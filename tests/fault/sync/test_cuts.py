@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.chaos_link import AfterBytes, Direction
 from tests.doubles.mqtt_scissors import Moment, MqttScissors
 from tests.doubles.upstream_site import UpstreamSite
 from tests.doubles.waiting import until
@@ -70,3 +71,23 @@ def test_a_line_cut_there_loses_and_doubles_nothing(tmp_path: Path, single_model
         site.settle()
         account = site.account()
         assert (account.problems, account.rows) == ([], 80)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize(
+    "count", [1, 700, pytest.param(1500, marks=thorough), 2500, pytest.param(3500, marks=thorough)]
+)
+def test_an_https_line_cut_after_so_many_bytes_loses_and_doubles_nothing(
+    tmp_path: Path, single_model: Path, direction: Direction, count: int
+) -> None:
+    """In the handshake, in a greeting, in batches and their answers: under TLS nobody can tell which byte is which."""
+    with UpstreamSite(tmp_path, single_model, https=True, scissors=AfterBytes(direction, count)) as site:
+        for _ in range(20):
+            site.sensors.round(10)
+            site.settle()
+            if site.link.snipped.is_set():
+                break
+        assert site.link.snipped.is_set(), "the line was never cut: this shows nothing"
+        site.sensors.round(10)
+        site.settle()
+        assert site.account().problems == []

@@ -99,3 +99,16 @@ def test_a_stop_answers_what_is_in_hand(site: UpstreamSite) -> None:
     until(lambda: site.books.count() > before, "rows flow")
     assert site.hub.stop() == 0
     comes_back(site)
+
+
+def test_over_https_a_hub_killed_under_load_has_every_row_once(tmp_path: Path, single_model: Path) -> None:
+    with UpstreamSite(tmp_path, single_model, https=True) as site:
+        site.sensors.trickle(0.005)
+        for _ in range(2):
+            before = site.books.count()
+            until(lambda before=before: site.books.count() > before, "rows flow")  # type: ignore[misc]
+            site.hub.kill()
+            site.hub.start()
+        site.settle()
+        account = site.account()
+        assert (account.problems, account.tombstoned) == ([], 0)
