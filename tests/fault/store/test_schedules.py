@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from edged.sync.protocol import STREAMS, Stream
 from tests.fault.store.world import World
 
+# EDGED_STORE_STEPS=3000 EDGED_STORE_SEEDS=20 pytest tests/fault/store/test_schedules.py: more, in about an hour
 STEPS = int(os.environ.get("EDGED_STORE_STEPS", "120"))
 SEEDS = int(os.environ.get("EDGED_STORE_SEEDS", "3"))
 
+USUAL: frozenset[Stream] = frozenset(("alarm", "result", "health"))
 WEIGHTS = {
     "make": 20,
     "make_many": 14,
@@ -43,7 +46,7 @@ WEIGHTS = {
 async def test_whatever_happens_every_number_is_there_or_lost_for_a_known_reason_or_home(
     tmp_path: Path, seed: int
 ) -> None:
-    world = World(tmp_path, seed)
+    world = World(tmp_path, seed, USUAL if seed % 3 == 1 else frozenset(STREAMS))
     await world.open()
     for step in range(STEPS):
         (name,) = world.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
@@ -56,4 +59,6 @@ async def test_whatever_happens_every_number_is_there_or_lost_for_a_known_reason
     await world.drain()
     world.check()
     await world.close()
-    print(world.counts, {stream: world.ledger.next(stream) - 1 for stream in world.streams})
+    print(
+        world.counts, {stream: world.ledger.next(stream) - 1 for stream in world.streams}
+    )  # seen with -s
