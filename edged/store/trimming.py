@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edged.store.eviction import Retention
 
 ROWS_FIRST, ROWS_MIN, ROWS_MAX = 16, 4, 256
-PAGES_FIRST, PAGES_MIN, PAGES_MAX = 64, 16, 512
+PAGES_MIN, PAGES_MAX = 4, 512  # the first ones cost most: they are searched for in the whole list of free pages
 LONG_US, SHORT_US = 4_000, 2_000  # a step, made durable: longer ones become smaller, shorter ones larger
 SHRINK_FREE_SHARE = 4  # the file is made smaller from so large a part of free pages on: pages move at most once then
 SHRUNK_FREE_SHARE = 32
@@ -26,7 +26,7 @@ class Trimmer:
         self._limits = limits
         self._retention = retention
         self._rows = ROWS_FIRST
-        self._pages = PAGES_FIRST
+        self._pages = PAGES_MIN
         self._removing = False
         self._shrinking = False
         self.home_wanted = False
@@ -43,7 +43,9 @@ class Trimmer:
         pages, free_pages = connection.pragma("page_count"), connection.pragma("freelist_count")
         self._removing = self._must_remove(pages - free_pages)
         removed = self._retention.take_free(connection, self._rows) if self._removing else 0
-        self._shrinking = self._must_shrink(pages, free_pages)
+        goes_on, self._shrinking = self._shrinking, self._must_shrink(pages, free_pages)
+        if self._shrinking and not goes_on:
+            self._pages = PAGES_MIN
         if self._shrinking and removed < self._rows:
             surplus = min(self._pages, free_pages, pages - self._limits.keep_pages)
             connection.pragma("incremental_vacuum", surplus)
