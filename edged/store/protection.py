@@ -44,16 +44,20 @@ class Protection:
 
     def load(self, connection: apsw.Connection) -> None:
         """Find everything again."""
-        rows = connection.execute("SELECT max(batch) - min(batch) + 1 FROM journal").fetchone()
+        rows = connection.execute("SELECT max(batch) - min(batch) + 1, max(batch) FROM journal").fetchone()
         pages = connection.pragma("page_count") - connection.pragma("freelist_count")
         if rows is not None and rows[0]:
             self.mean_row_bytes = max(1.0, pages * connection.pragma("page_size") / rows[0])
         open_row = connection.execute("SELECT * FROM protected WHERE last_batch = ?", (OPEN,)).fetchone()
-        self._open = Surroundings(*open_row) if open_row else None
+        self._open = None
         boot, _, mono_ns = marks.text(connection, marks.ALARM_UNTIL).rpartition(" ")
         self._until = (boot, int(mono_ns) if mono_ns.isdigit() else 0)
         total = connection.execute("SELECT total(bytes), count(*) FROM protected").fetchone()
         self.bytes, self._count = (int(total[0]), int(total[1])) if total else (0, 0)
+        if open_row is not None:  # what has come since they began stands in no table
+            grown = int(((rows[1] if rows else 0) - open_row[0] + 1) * self.mean_row_bytes)
+            self._open = Surroundings(open_row[0], OPEN, max(open_row[2], grown))
+            self.bytes += self._open.bytes - open_row[2]
 
     # --- as units come ---
 

@@ -59,6 +59,4 @@ async def test_whatever_happens_every_number_is_there_or_lost_for_a_known_reason
     await world.drain()
     world.check()
     await world.close()
-    print(
-        world.counts, {stream: world.ledger.next(stream) - 1 for stream in world.streams}
-    )  # seen with -s
+    print(world.counts, {stream: world.ledger.next(stream) - 1 for stream in world.streams})  # seen with -s
