@@ -51,7 +51,7 @@ def test_nothing_survives_a_demo_that_is_killed_with_9(tmp_path: Path) -> None:
     log = folder / "edged.log"
     with subprocess.Popen([*EDGED, "demo", "--keep", str(folder)], stdout=subprocess.DEVNULL) as demo:
         assert waiter.until(lambda: log.exists() and "connected" in log.read_text(encoding="utf-8"), 30)
-        assert len(children(demo.pid)) == 2
+        assert len(children(demo.pid)) == 3  # broker, hub, daemon
         started = children(demo.pid)
         demo.send_signal(signal.SIGKILL)
 
