@@ -57,6 +57,8 @@ class Delivery:
         self._booked = outbox.delivered
         self._refused: dict[int, str] = {}  # by seq, until the cursor has passed them
         self._gone_upto = 0
+        self._evicted_upto = 0
+        """Newest result given up for room; before it, those around alarms may still stand."""
         self._losses: list[Loss] = []
         self._refill_wanted = asyncio.Event()
         self.idle = asyncio.Event()
@@ -81,6 +83,7 @@ class Delivery:
     ) -> None:
         """What is durable may leave: results and notices first, then the acknowledgements, all in one write."""
         self._gone_upto = max(self._gone_upto, unit.evicted_result_upto)
+        self._evicted_upto = max(self._evicted_upto, unit.evicted_result_upto, unit.evicted_result_last)
         self.outbox.offer(results)
         self.notices.offer(unit.batch, notices)
         self._update_idle()
@@ -188,7 +191,7 @@ class Delivery:
             return
         self._booked = upto
         for first, last in self.outbox.take_holes():
-            reason = EVICTED if first <= self._gone_upto else NOT_STORED
+            reason = EVICTED if first <= self._evicted_upto else NOT_STORED
             delivered -= last - first + 1
             add(self._terms.evicted, reason, last - first + 1)
             self._losses.append(Loss(first, last, reason))
