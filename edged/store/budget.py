@@ -83,4 +83,4 @@ def shortage(usage: Usage, limits: Limits, need_bytes: int) -> int:
 def pages_to_return(usage: Usage, limits: Limits) -> int:
     """Free pages to give back to the file system: as many as the file is too large."""
     excess_bytes = usage.pages * limits.page_bytes - file_allowance(usage, limits)
-    return min(usage.free_pages, max(0, excess_bytes // limits.page_bytes))
+    return min(usage.free_pages, max(0, -(-excess_bytes // limits.page_bytes)))
