@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "edged.runtimes"
 
 BUILT_IN: Mapping[str, str] = {
+    "litert": "edged.infer.runtimes.litert_cpu:load",
     "onnxruntime": "edged.infer.runtimes.onnxruntime_cpu:load",
+    "openvino": "edged.infer.runtimes.openvino_runtime:load",
 }
 
 

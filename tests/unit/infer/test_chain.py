@@ -91,9 +91,9 @@ def test_rules_as_the_first_choice_are_no_fallback(spec: ChainSpec, tmp_path: Pa
 
 
 def test_the_real_runtime_serves_and_can_be_loaded_anew_for_a_lane(spec: ChainSpec) -> None:
-    serving = load_chain(spec._replace(chain=("openvino:cpu", "onnxruntime:cpu"), version="7"), SystemClock())
+    serving = load_chain(spec._replace(chain=("litert:cpu", "onnxruntime:cpu"), version="7"), SystemClock())
     assert serving.rung == "onnxruntime:cpu"
-    assert [skipped.code for skipped in serving.skipped] == ["runtime_unknown"]
+    assert [skipped.code for skipped in serving.skipped] == ["incompatible"]
     assert serving.reload is not None
     assert serving.model is not None
     again = serving.reload()

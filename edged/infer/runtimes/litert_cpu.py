@@ -1,0 +1,250 @@
+"""LiteRT (TensorFlow Lite) on the processor with XNNPACK: .tflite models, float and quantised.
+
+Quantised inputs and outputs are float32 outside: the model's scale and zero point are applied here, so that a pipeline
+does not care which twin of a model serves. Integers without a scale (indices, labels) stay integers.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edged.errors import InferenceError, ModelError
+from edged.infer.batch_check import BatchCheck
+from edged.infer.tflite_file import TfliteTensor, read_declared
+from edged.messages import ModelInfo, TensorSpec
+
+if TYPE_CHECKING:
+    from edged.infer.loading import ModelFile
+    from edged.infer.registry import LoadOptions
+
+RUNTIME = "litert:cpu"
+_TRIAL_S = 60.0
+_TRIAL_COMMAND = (sys.executable, "-P", "-m", "edged.infer.runtimes.litert_cpu")
+_CORRUPT_TEXTS = ("not a valid flatbuffer", "required_bytes <= bytes", "number of elements overflowed")
+_OUT_OF_MEMORY_TEXTS = ("bad_alloc", "failed to allocate", "out of memory")
+
+_survived: set[str] = set()  # digests that a trial has shown not to end the process
+
+
+class LitertModel:
+    """A loaded .tflite model; `infer` may be called from one thread at a time."""
+
+    def __init__(self, interpreter: Any, info: ModelInfo, ports: tuple[tuple[TfliteTensor, ...], ...]) -> None:
+        self._interpreter = interpreter
+        self._info = info
+        self._inputs, self._outputs = ports
+        self._check = BatchCheck(info)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def infer(self, batch: Mapping[str, np.ndarray], *, deadline_s: float) -> Mapping[str, np.ndarray]:
+        """One call for the whole batch. `deadline_s` is not enforced: a kernel in progress cannot be cancelled.
+
+        Raises:
+            InferenceError: `invalid_input`, `out_of_memory`, `infer_failed`, `closed`.
+        """
+        if self._interpreter is None:
+            raise InferenceError("closed", f"Cannot infer with {self._info.model}: the model is closed")
+        self._check(batch)
+        try:
+            arrays = [_stored(port, batch[port.name]) for port in self._inputs]
+        except ValueError as error:
+            raise InferenceError("invalid_input", f"{self._info.model}: {error}") from error
+        try:
+            outputs = _run(self._interpreter, arrays)
+        except MemoryError as error:
+            raise InferenceError("out_of_memory", f"Out of memory in {self._info.model}", retryable=True) from error
+        except (RuntimeError, ValueError) as error:
+            raise self._failed(error) from error
+        return {
+            port.name: array if port.affine is None else port.affine.dequantise(array)
+            for port, array in zip(self._outputs, outputs, strict=True)
+        }
+
+    def close(self) -> None:
+        self._interpreter = None
+
+    def _failed(self, error: Exception) -> InferenceError:
+        if _is_out_of_memory(error):
+            return InferenceError("out_of_memory", f"Out of memory in {self._info.model}", retryable=True)
+        return InferenceError("infer_failed", f"{self._info.model} failed: {_in_short(error)}")
+
+
+def load(model: ModelFile, device: str, options: LoadOptions) -> LitertModel:
+    """Make an interpreter for `model` on `device`, which must be `cpu`.
+
+    A model that was not loaded before in this process is loaded by another one first: the interpreter trusts what a
+    model says about itself and can crash on contradictions, and a crash here would take every pipeline with it.
+
+    Raises:
+        ModelError: `unsupported`, `corrupt`, `incompatible`, `device_unavailable`, `out_of_memory`, `crashes`; those
+            of reading.
+    """
+    if device != "cpu":
+        raise ModelError("device_unavailable", f"LiteRT here runs on cpu, not on {device!r}")
+    if model.format != "tflite":
+        raise ModelError("incompatible", f"LiteRT reads tflite, {model.path.name} is {model.format}")
+    data = model.read()
+    declared = read_declared(model.path, data)
+    ports = _ports(model, declared.inputs), _ports(model, declared.outputs)
+    _try_elsewhere(model, data)
+    try:
+        interpreter, free = _open(data, options.threads)
+    except MemoryError as error:
+        raise ModelError("out_of_memory", f"Cannot load {model.path}: not enough memory", retryable=True) from error
+    except (RuntimeError, ValueError) as error:
+        raise _load_error(model, error) from error
+    info = ModelInfo(
+        model=model.model_id,
+        version=model.version,
+        sha256=model.sha256,
+        runtime=RUNTIME,
+        inputs=_specs(ports[0], interpreter.get_input_details(), free),
+        outputs=_specs(ports[1], interpreter.get_output_details(), free),
+    )
+    return LitertModel(interpreter, info, ports)
+
+
+def _open(data: bytes, threads: int) -> tuple[Any, bool]:
+    """(an interpreter that has answered once, whether its batch axis is free)."""
+    interpreter = Interpreter(model_content=data, num_threads=threads)
+    interpreter.allocate_tensors()
+    ones = [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()]
+    _run(interpreter, ones)
+    signatures = [detail["shape_signature"] for detail in interpreter.get_input_details()]
+    if not signatures or any(not len(signature) or signature[0] != -1 for signature in signatures):
+        return interpreter, False
+    try:
+        answers = _run(interpreter, [np.repeat(array, 2, axis=0) for array in ones])
+        free = all(answer.ndim and len(answer) == 2 * len(ones[0]) for answer in answers)
+    except (RuntimeError, ValueError):  # declared free, but somewhere inside a 1 is written down
+        free = False
+    if not free:
+        interpreter = Interpreter(model_content=data, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter, free
+
+
+def _run(interpreter: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """One invocation; inputs of another shape than last time are resized first. Copies of the outputs."""
+    details = interpreter.get_input_details()
+    changed = [
+        (detail["index"], array.shape)
+        for detail, array in zip(details, arrays, strict=True)
+        if tuple(detail["shape"]) != array.shape
+    ]
+    for index, shape in changed:
+        interpreter.resize_tensor_input(index, shape, strict=True)
+    if changed:
+        interpreter.allocate_tensors()
+    for detail, array in zip(details, arrays, strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.reset_all_variables()  # what a recurrent model remembers of other inputs must not change this answer
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+
+
+def _stored(port: TfliteTensor, array: np.ndarray) -> np.ndarray:
+    """The array as the model stores it. Raises ValueError for NaN in a quantised input."""
+    if port.affine is None:
+        return array
+    try:
+        return port.affine.quantise(array)
+    except ValueError as error:
+        raise ValueError(f"input {port.name}: {error}") from error
+
+
+def _ports(model: ModelFile, declared: tuple[TfliteTensor, ...]) -> tuple[TfliteTensor, ...]:
+    names = [port.name for port in declared]
+    without = [port.name for port in declared if not port.dtype]
+    if without or not all(names) or len(set(names)) != len(names):
+        raise ModelError(
+            "incompatible",
+            f"{model.path.name}: expected inputs and outputs of numbers, each with a name of its own, got {names}",
+        )
+    return declared
+
+
+def _specs(ports: tuple[TfliteTensor, ...], details: Any, free: bool) -> tuple[TensorSpec, ...]:
+    """Shapes as declared when the batch is free, else as they are."""
+    found = []
+    for port, detail in zip(ports, details, strict=True):
+        shape = [int(axis) for axis in (detail["shape_signature"] if free else detail["shape"])]
+        if free:
+            shape[0] = -1
+        found.append(TensorSpec(port.name, "float32" if port.affine else port.dtype, tuple(shape)))
+    return tuple(found)
+
+
+def _try_elsewhere(model: ModelFile, data: bytes) -> None:
+    """Load and run `data` in a process of its own, unless that was done before; only its death says something here.
+
+    Raises:
+        ModelError: `crashes`.
+    """
+    if model.sha256 in _survived:
+        return
+    try:
+        done = subprocess.run(
+            _TRIAL_COMMAND,
+            input=data,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_TRIAL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        how = f"has not ended after {_TRIAL_S:g} s"
+    else:
+        if done.returncode >= 0:
+            _survived.add(model.sha256)
+            return
+        how = f"was ended by signal {-done.returncode}"
+    raise ModelError(
+        "crashes",
+        f"Refusing to load {model.path}: a process that loaded it for a trial {how}",
+        hint="copy the model again; if it is whole, export it again or use another runtime",
+    )
+
+
+def _trial(data: bytes) -> None:
+    """What the process of a trial does. A refusal is no news: it comes again where it is reported."""
+    try:
+        _open(data, 1)
+    except (RuntimeError, ValueError, MemoryError):
+        return
+
+
+def _load_error(model: ModelFile, error: Exception) -> ModelError:
+    text = str(error).lower()
+    if _is_out_of_memory(error):
+        return ModelError("out_of_memory", f"Cannot load {model.path}: not enough memory", retryable=True)
+    if any(known in text for known in _CORRUPT_TEXTS):
+        return ModelError(
+            "corrupt", f"LiteRT cannot read {model.path}: {_in_short(error)}", hint="copy the model again"
+        )
+    return ModelError(
+        "unsupported",
+        f"LiteRT cannot run {model.path}: {_in_short(error)}",
+        hint="export the model again with built-in operators",
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return any(known in str(error).lower() for known in _OUT_OF_MEMORY_TEXTS)
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+if __name__ == "__main__":
+    _trial(sys.stdin.buffer.read())
