@@ -21,10 +21,12 @@ class Affine(NamedTuple):
             ValueError: NaN, which has no integer.
         """
         limits = np.iinfo(self.dtype)
-        steps = np.rint(reals / np.float32(self.scale)) + np.float32(self.zero_point)
-        if np.isnan(steps).any():
+        steps = np.divide(reals, np.float32(self.scale))
+        np.rint(steps, out=steps)
+        steps += np.float32(self.zero_point)
+        if np.isnan(np.min(steps)):
             raise ValueError("NaN has no integer")
-        integers: np.ndarray = np.clip(steps, limits.min, limits.max).astype(self.dtype)
+        integers: np.ndarray = np.clip(steps, limits.min, limits.max, out=steps).astype(self.dtype)
         return integers
 
     def dequantise(self, integers: np.ndarray) -> np.ndarray:

@@ -66,7 +66,8 @@ def read_declared(path: Path, data: bytes) -> TfliteFile:
     """What the model at `path` declares, for runtimes that have the built-in operators and no others.
 
     Raises:
-        ModelError: `corrupt`; `unsupported`: it needs a Coral Edge TPU or custom operators.
+        ModelError: `corrupt`; `unsupported`: it needs a Coral Edge TPU or custom operators; `incompatible`: inputs and
+            outputs that are no numbers or have no names of their own.
     """
     try:
         declared = read_tflite(data)
@@ -84,6 +85,14 @@ def read_declared(path: Path, data: bytes) -> TfliteFile:
             f"{path} needs custom operators that this runtime does not have: {', '.join(declared.custom_operators)}",
             hint="export the model again with built-in operators only",
         )
+    for ports in (declared.inputs, declared.outputs):
+        names = {port.name for port in ports if port.dtype}
+        if not ports or len(names) != len(ports) or "" in names:
+            raise ModelError(
+                "incompatible",
+                f"{path.name}: expected inputs and outputs of numbers, each with a name of its own, "
+                f"got {[(port.name, port.dtype or 'no numbers') for port in ports]}",
+            )
     return declared
 
 

@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.batch_check import BatchCheck
-from edged.infer.tflite_file import TfliteTensor, read_declared
+from edged.infer.tflite_file import TfliteFile, TfliteTensor, read_declared
 from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -32,13 +32,52 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "failed to allocate", "out of memory")
 _survived: set[str] = set()  # digests that a trial has shown not to end the process
 
 
+class _Runner:
+    """An interpreter that takes inputs of any shape the model declares."""
+
+    def __init__(self, data: bytes, threads: int) -> None:
+        self.interpreter = Interpreter(model_content=data, num_threads=threads)
+        self.interpreter.allocate_tensors()
+        inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        self.ones = [np.zeros(detail["shape"], detail["dtype"]) for detail in inputs]
+        self._inputs = [detail["index"] for detail in inputs]
+        self._outputs = [detail["index"] for detail in outputs]
+        self._shapes = [array.shape for array in self.ones]
+
+    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """One invocation; what has another shape than last time is resized first. Copies of the outputs."""
+        shapes = [array.shape for array in arrays]
+        if shapes != self._shapes:
+            self._shapes = []  # unknown until all of it succeeds
+            for index, shape in zip(self._inputs, shapes, strict=True):
+                self.interpreter.resize_tensor_input(index, shape, strict=True)
+            self.interpreter.allocate_tensors()
+            self._shapes = shapes
+        for index, array in zip(self._inputs, arrays, strict=True):
+            self.interpreter.set_tensor(index, array)
+        self.interpreter.reset_all_variables()  # what a recurrent model remembers must not change the next answer
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(index) for index in self._outputs]
+
+    def takes_any_batch(self) -> bool:
+        """Whether the batch is declared free, and really is: somewhere inside a 1 may be written down."""
+        signatures = [detail["shape_signature"] for detail in self.interpreter.get_input_details()]
+        if not signatures or any(not len(signature) or signature[0] != -1 for signature in signatures):
+            return False
+        try:
+            answers = self.run([np.repeat(array, 2, axis=0) for array in self.ones])
+        except (RuntimeError, ValueError):
+            return False
+        return all(answer.ndim and len(answer) == 2 * len(self.ones[0]) for answer in answers)
+
+
 class LitertModel:
     """A loaded .tflite model; `infer` may be called from one thread at a time."""
 
-    def __init__(self, interpreter: Any, info: ModelInfo, ports: tuple[tuple[TfliteTensor, ...], ...]) -> None:
-        self._interpreter = interpreter
+    def __init__(self, runner: _Runner, info: ModelInfo, declared: TfliteFile) -> None:
+        self._runner: _Runner | None = runner
         self._info = info
-        self._inputs, self._outputs = ports
+        self._inputs, self._outputs = declared.inputs, declared.outputs
         self._check = BatchCheck(info)
 
     @property
@@ -51,7 +90,7 @@ class LitertModel:
         Raises:
             InferenceError: `invalid_input`, `out_of_memory`, `infer_failed`, `closed`.
         """
-        if self._interpreter is None:
+        if self._runner is None:
             raise InferenceError("closed", f"Cannot infer with {self._info.model}: the model is closed")
         self._check(batch)
         try:
@@ -59,7 +98,7 @@ class LitertModel:
         except ValueError as error:
             raise InferenceError("invalid_input", f"{self._info.model}: {error}") from error
         try:
-            outputs = _run(self._interpreter, arrays)
+            outputs = self._runner.run(arrays)
         except MemoryError as error:
             raise InferenceError("out_of_memory", f"Out of memory in {self._info.model}", retryable=True) from error
         except (RuntimeError, ValueError) as error:
@@ -70,7 +109,7 @@ class LitertModel:
         }
 
     def close(self) -> None:
-        self._interpreter = None
+        self._runner = None
 
     def _failed(self, error: Exception) -> InferenceError:
         if _is_out_of_memory(error):
@@ -94,10 +133,9 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> LitertModel:
         raise ModelError("incompatible", f"LiteRT reads tflite, {model.path.name} is {model.format}")
     data = model.read()
     declared = read_declared(model.path, data)
-    ports = _ports(model, declared.inputs), _ports(model, declared.outputs)
     _try_elsewhere(model, data)
     try:
-        interpreter, free = _open(data, options.threads)
+        runner, free = _open(data, options.threads)
     except MemoryError as error:
         raise ModelError("out_of_memory", f"Cannot load {model.path}: not enough memory", retryable=True) from error
     except (RuntimeError, ValueError) as error:
@@ -107,49 +145,19 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> LitertModel:
         version=model.version,
         sha256=model.sha256,
         runtime=RUNTIME,
-        inputs=_specs(ports[0], interpreter.get_input_details(), free),
-        outputs=_specs(ports[1], interpreter.get_output_details(), free),
+        inputs=_specs(declared.inputs, runner.interpreter.get_input_details(), free),
+        outputs=_specs(declared.outputs, runner.interpreter.get_output_details(), free),
     )
-    return LitertModel(interpreter, info, ports)
+    return LitertModel(runner, info, declared)
 
 
-def _open(data: bytes, threads: int) -> tuple[Any, bool]:
-    """(an interpreter that has answered once, whether its batch axis is free)."""
-    interpreter = Interpreter(model_content=data, num_threads=threads)
-    interpreter.allocate_tensors()
-    ones = [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()]
-    _run(interpreter, ones)
-    signatures = [detail["shape_signature"] for detail in interpreter.get_input_details()]
-    if not signatures or any(not len(signature) or signature[0] != -1 for signature in signatures):
-        return interpreter, False
-    try:
-        answers = _run(interpreter, [np.repeat(array, 2, axis=0) for array in ones])
-        free = all(answer.ndim and len(answer) == 2 * len(ones[0]) for answer in answers)
-    except (RuntimeError, ValueError):  # declared free, but somewhere inside a 1 is written down
-        free = False
-    if not free:
-        interpreter = Interpreter(model_content=data, num_threads=threads)
-        interpreter.allocate_tensors()
-    return interpreter, free
-
-
-def _run(interpreter: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """One invocation; inputs of another shape than last time are resized first. Copies of the outputs."""
-    details = interpreter.get_input_details()
-    changed = [
-        (detail["index"], array.shape)
-        for detail, array in zip(details, arrays, strict=True)
-        if tuple(detail["shape"]) != array.shape
-    ]
-    for index, shape in changed:
-        interpreter.resize_tensor_input(index, shape, strict=True)
-    if changed:
-        interpreter.allocate_tensors()
-    for detail, array in zip(details, arrays, strict=True):
-        interpreter.set_tensor(detail["index"], array)
-    interpreter.reset_all_variables()  # what a recurrent model remembers of other inputs must not change this answer
-    interpreter.invoke()
-    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+def _open(data: bytes, threads: int) -> tuple[_Runner, bool]:
+    """(a runner whose model has answered once, whether its batch axis is free)."""
+    runner = _Runner(data, threads)
+    runner.run(runner.ones)
+    if runner.takes_any_batch():
+        return runner, True
+    return _Runner(data, threads), False  # a resize that failed leaves an interpreter behind that answers nothing
 
 
 def _stored(port: TfliteTensor, array: np.ndarray) -> np.ndarray:
@@ -160,17 +168,6 @@ def _stored(port: TfliteTensor, array: np.ndarray) -> np.ndarray:
         return port.affine.quantise(array)
     except ValueError as error:
         raise ValueError(f"input {port.name}: {error}") from error
-
-
-def _ports(model: ModelFile, declared: tuple[TfliteTensor, ...]) -> tuple[TfliteTensor, ...]:
-    names = [port.name for port in declared]
-    without = [port.name for port in declared if not port.dtype]
-    if without or not all(names) or len(set(names)) != len(names):
-        raise ModelError(
-            "incompatible",
-            f"{model.path.name}: expected inputs and outputs of numbers, each with a name of its own, got {names}",
-        )
-    return declared
 
 
 def _specs(ports: tuple[TfliteTensor, ...], details: Any, free: bool) -> tuple[TensorSpec, ...]:
