@@ -12,7 +12,7 @@ from edged import __version__
 from edged.cli.options import json_option
 
 # What a bug report needs; the runtimes are optional, so absent ones are shown as absent.
-_PACKAGES = ("apsw", "mqtt5", "msgspec", "numpy", "onnxruntime", "openvino", "pydantic", "uvloop")
+_PACKAGES = ("ai-edge-litert", "apsw", "mqtt5", "msgspec", "numpy", "onnxruntime", "openvino", "pydantic", "uvloop")
 
 
 @click.command("version")
@@ -30,7 +30,7 @@ def version(as_json: bool) -> None:
         click.echo(json.dumps({name: version or None for name, version in facts.items()}))
         return
     for name, version in facts.items():
-        click.echo(f"{name:<12} {version or 'not installed'}")
+        click.echo(f"{name:<14} {version or 'not installed'}")
 
 
 def _installed(package: str) -> str:

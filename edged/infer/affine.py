@@ -24,7 +24,7 @@ class Affine(NamedTuple):
         steps = np.divide(reals, np.float32(self.scale))
         np.rint(steps, out=steps)
         steps += np.float32(self.zero_point)
-        if np.isnan(np.min(steps)):
+        if np.isnan(steps).any():
             raise ValueError("NaN has no integer")
         integers: np.ndarray = np.clip(steps, limits.min, limits.max, out=steps).astype(self.dtype)
         return integers

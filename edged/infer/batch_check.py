@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BatchCheck:
-    """Names, types, fixed axes and emptiness of the inputs of one model."""
+    """Names, types and fixed axes of the inputs of one model."""
 
     def __init__(self, info: ModelInfo) -> None:
         self._model = info.model
@@ -28,8 +28,6 @@ class BatchCheck:
             dtype, shape = self._specs[name]
             if array.dtype != dtype or not _fits(array.shape, shape):
                 raise self._misfit(f"input {name} expects {dtype} {shape}, got {array.dtype} {array.shape}")
-            if not array.size:
-                raise self._misfit(f"input {name} is empty: {array.shape}")
 
     def _misfit(self, what: str) -> InferenceError:
         return InferenceError("invalid_input", f"{self._model}: {what}")

@@ -31,7 +31,7 @@ _DTYPES: Mapping[int, str] = {
     15: "uint32",
     16: "uint16",
 }
-_QUANTISED = frozenset({"int8", "uint8", "int16"})
+_QUANTISED: Mapping[str, tuple[int, int]] = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 _MOST_DIMENSIONS = 8
 _MOST_TABLES = 20_000  # in one list; a file may let many overlapping lists point to the same bytes
 _MOST_NUMBERS = 4096
@@ -161,7 +161,8 @@ def _affine(tensor: _Table, dtype: str) -> Affine | None:
     zeros = quantisation.longs(_QUANTISATION_ZERO) or (0,)
     if not scales:
         return None
-    if len(scales) != 1 or len(zeros) != 1 or not 0 < scales[0] < float("inf") or not -32768 <= zeros[0] <= 32767:
+    least, most = _QUANTISED[dtype]
+    if len(scales) != 1 or len(zeros) != 1 or not 0 < scales[0] < float("inf") or not least <= zeros[0] <= most:
         raise ValueError(f"an input or output has the scales {scales[:3]} and zero points {zeros[:3]}")
     return Affine(dtype, scales[0], zeros[0])
 

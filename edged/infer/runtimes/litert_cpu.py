@@ -6,6 +6,7 @@ does not care which twin of a model serves. Integers without a scale (indices, l
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -244,4 +245,5 @@ def _in_short(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected here, and no reason to fill the flash
     _trial(sys.stdin.buffer.read())

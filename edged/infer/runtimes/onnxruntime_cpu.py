@@ -14,6 +14,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edged.errors import InferenceError, ModelError
+from edged.infer.batch_check import BatchCheck
 from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ class OrtCpuModel:
     def __init__(self, session: Any, info: ModelInfo) -> None:
         self._session = session
         self._info = info
-        self._inputs = {spec.name: spec for spec in info.inputs}
-        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in info.inputs}
+        self._check = BatchCheck(info)
         self._output_names = [spec.name for spec in info.outputs]
 
     @property
@@ -111,21 +111,6 @@ class OrtCpuModel:
 
     def close(self) -> None:
         self._session = None
-
-    def _check(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Names, types and ranks, because the library answers some of these with misleading errors."""
-        if batch.keys() != self._inputs.keys():
-            raise InferenceError(
-                "invalid_input", f"{self._info.model}: expected inputs {sorted(self._inputs)}, got {sorted(batch)}"
-            )
-        for name, array in batch.items():
-            spec = self._inputs[name]
-            if array.dtype != self._dtypes[name] or array.ndim != len(spec.shape):
-                raise InferenceError(
-                    "invalid_input",
-                    f"{self._info.model}: input {name} expects {spec.dtype} {spec.shape}, "
-                    f"got {array.dtype} {array.shape}",
-                )
 
     def _failed(self, error: Exception) -> InferenceError:
         text = str(error)

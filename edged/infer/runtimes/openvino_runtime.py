@@ -17,6 +17,7 @@ from openvino import frontend as ov_frontend
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.batch_check import BatchCheck
+from edged.infer.runtimes.openvino_shapes import Shapes, in_short
 from edged.infer.tflite_file import read_declared
 from edged.messages import ModelInfo, TensorSpec
 
@@ -66,10 +67,11 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "bad allocation", "failed to allocate", "ou
 class OpenvinoModel:
     """A compiled model with one request; `infer` may be called from one thread at a time."""
 
-    def __init__(self, request: Any, info: ModelInfo, affine: Mapping[str, Affine]) -> None:
+    def __init__(self, request: Any, info: ModelInfo, affine: Mapping[str, Affine], shapes: Shapes) -> None:
         self._request = request
         self._info = info
         self._affine = affine
+        self._shapes = shapes
         self._check = BatchCheck(info)
 
     @property
@@ -86,6 +88,8 @@ class OpenvinoModel:
             raise InferenceError("closed", f"Cannot infer with {self._info.model}: the model is closed")
         self._check(batch)
         inputs = [self._input(spec.name, batch[spec.name]) for spec in self._info.inputs]
+        if refusal := self._shapes.refusal(tuple(array.shape for array in inputs)):
+            raise InferenceError("invalid_input", f"{self._info.model}: {refusal}")
         try:
             for index, array in enumerate(inputs):
                 self._request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
@@ -111,7 +115,7 @@ class OpenvinoModel:
                 return np.ascontiguousarray(affine.quantise(array))
             except ValueError as error:
                 raise InferenceError("invalid_input", f"{self._info.model}: input {name}: {error}") from error
-        if array.dtype in _NARROWED and (array.max() > _INT32.max or array.min() < _INT32.min):
+        if array.dtype in _NARROWED and array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
             raise InferenceError(
                 "invalid_input",
                 f"{self._info.model}: input {name} holds a number beyond 32 bits, which would be cut off silently",
@@ -124,7 +128,7 @@ class OpenvinoModel:
         return array.copy() if affine is None else affine.dequantise(array)
 
     def _failed(self, error: Exception) -> InferenceError:
-        text = _in_short(error)
+        text = in_short(error)
         if _is_out_of_memory(error):
             return InferenceError("out_of_memory", f"Out of memory in {self._info.model}", retryable=True)
         return InferenceError("infer_failed", f"{self._info.model} failed: {text}")
@@ -145,7 +149,8 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> OpenvinoModel:
     try:
         graph, inputs, outputs, affine = _read(model, data)
         _refuse_double(model, graph)
-        compiled = core.compile_model(graph, chosen, _properties(chosen, options))
+        shapes = Shapes(graph)
+        compiled = core.compile_model(shapes.settle(), chosen, _properties(chosen, options))
         placed = tuple(compiled.get_property("EXECUTION_DEVICES"))
         request = compiled.create_infer_request()
     except MemoryError as error:
@@ -163,7 +168,7 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> OpenvinoModel:
         inputs=_specs(model, inputs, compiled.inputs, affine),
         outputs=_specs(model, outputs, compiled.outputs, affine),
     )
-    return OpenvinoModel(request, info, affine)
+    return OpenvinoModel(request, info, affine, shapes)
 
 
 def choose_device(wanted: str, available: Iterable[str]) -> str:
@@ -288,7 +293,7 @@ def _spec(model: ModelFile, name: str, port: Any, quantised: bool) -> TensorSpec
 
 
 def _load_error(model: ModelFile, error: Exception) -> ModelError:
-    text = _in_short(error)
+    text = in_short(error)
     if _is_out_of_memory(error):
         return ModelError("out_of_memory", f"Cannot load {model.path}: not enough memory", retryable=True)
     if any(known in str(error).lower() for known in _CORRUPT_TEXTS):
@@ -302,10 +307,3 @@ def _load_error(model: ModelFile, error: Exception) -> ModelError:
 
 def _is_out_of_memory(error: Exception) -> bool:
     return any(known in str(error).lower() for known in _OUT_OF_MEMORY_TEXTS)
-
-
-def _in_short(error: Exception) -> str:
-    """What failed in 300 characters; the lines before it name the library's own source files."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API", "Summary:"))]
-    return " ".join(telling or lines)[:300]

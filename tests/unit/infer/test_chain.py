@@ -22,6 +22,7 @@ from edged.ops.clock import SystemClock
 from tests.doubles.clock import FakeClock
 from tests.doubles.runtime import StandInModel, loaders
 from tests.unit.infer.models import sum_model
+from tests.unit.infer.tflite_models import sum_tflite
 
 RULES = (Rule("hot", column=1, above=80.0),)
 CHAIN = ("good:cpu", "spare:cpu", "rules")
@@ -103,6 +104,25 @@ def test_the_real_runtime_serves_and_can_be_loaded_anew_for_a_lane(spec: ChainSp
     assert serving.cost.batch_us(32) > 0
 
 
+def test_three_runtimes_of_three_vendors_stand_in_for_one_another(spec: ChainSpec, tmp_path: Path) -> None:
+    batch = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    answers = []
+    for location, chain, rung, skipped in (
+        (spec.location, ("openvino:cpu", "onnxruntime:cpu"), "openvino:cpu", []),
+        (spec.location, ("openvino:npu", "onnxruntime:cpu"), "onnxruntime:cpu", ["device_unavailable"]),
+        (spec.location, ("litert:cpu", "openvino:gpu", "openvino:cpu"), "openvino:cpu",
+         ["incompatible", "device_unavailable"]),
+        (sum_tflite(tmp_path / "m.tflite"), ("onnxruntime:cpu", "litert:cpu"), "litert:cpu", ["incompatible"]),
+    ):  # fmt: skip
+        serving = load_chain(spec._replace(location=location, chain=chain), SystemClock())
+        assert (serving.rung, [each.code for each in serving.skipped]) == (rung, skipped)
+        assert serving.reason == ("fallback_runtime" if skipped else None)
+        assert serving.model is not None
+        assert serving.model.info.runtime == rung
+        answers.append(serving.model.infer(batch, deadline_s=1)["y"].tolist())
+    assert answers == [[6.0, 22.0, 38.0]] * 4
+
+
 def test_a_bundle_whose_golden_vectors_disagree_does_not_serve(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
@@ -164,6 +184,25 @@ def test_a_runtime_whose_package_does_not_import_is_unavailable_with_its_cure(tm
     assert said.startswith("runtime_unavailable |")
     assert "libstdc++ is too old" in said
     assert "pip install 'edged[cpu]'" in said
+
+
+@pytest.mark.parametrize("package", ["openvino", "ai_edge_litert"])
+def test_a_chain_goes_on_with_what_is_installed(tmp_path: Path, package: str) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise ImportError('no {package} here')\n")
+    rung = "openvino:cpu" if package == "openvino" else "litert:cpu"
+    code = (
+        "from pathlib import Path\n"
+        "from edged.infer.chain import ChainSpec, load_chain\n"
+        "from edged.ops.clock import SystemClock\n"
+        f"spec = ChainSpec('p', Path({str(sum_model(tmp_path / 'm.onnx'))!r}), ({rung!r}, 'onnxruntime:cpu'),"
+        " allow_unsigned=True)\n"
+        "serving = load_chain(spec, SystemClock())\n"
+        "print(serving.rung, serving.reason, serving.detail)"
+    )
+    said = _run(code, tmp_path)
+    assert said.startswith(f"onnxruntime:cpu fallback_runtime {rung}: runtime_unavailable: ")
+    assert f"no {package} here" in said
 
 
 def test_a_runtime_of_another_package_is_found_by_its_entry_point(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ def test_it_says_what_it_takes_gives_and_really_is(real: Real, file: ModelFile, 
     assert [tuple(spec) for spec in model.info.outputs] == [("y", "float32", (-1,))]
 
 
-@pytest.mark.parametrize("items", [1, 2, 33])
+@pytest.mark.parametrize("items", [0, 1, 2, 33])
 def test_one_call_answers_a_batch_of_any_size(model: Model, items: int) -> None:
     answer = model.infer({"x": ramp(items)}, deadline_s=1)["y"]
-    assert (answer.shape, answer.dtype) == ((items,), np.float32)
+    assert (answer.shape, answer.dtype.name) == ((items,), "float32")
     np.testing.assert_allclose(answer, ramp(items).sum(axis=1), rtol=1e-5, atol=1e-6)
 
 
@@ -180,7 +180,7 @@ def test_half_a_model_is_corrupt(real: Real, tmp_path: Path) -> None:
 @pytest.mark.parametrize("off", [0.0, 0.01])
 def test_golden_vectors_decide_whether_it_may_serve(model: Model, tmp_path: Path, off: float) -> None:
     path = tmp_path / "golden.npz"
-    np.savez(path, **{"in.x": ramp(3), "out.y": ramp(3).sum(axis=1) + off})  # type: ignore[arg-type]
+    np.savez(path, **{"in.x": ramp(3), "out.y": ramp(3).sum(axis=1) + off})
     golden = GoldenFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), rtol=1e-4, atol=1e-4)
     if not off:
         assert warm_up(model, SystemClock(), golden).batch_us(32) > 0

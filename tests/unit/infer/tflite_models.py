@@ -39,6 +39,7 @@ def save(
     outputs: Sequence[int],
     *,
     builtin: int,
+    operands_first: Sequence[int] = (),
     operands: Sequence[int] = (),
     options: tuple[int, Any] = (0, None),
     custom: str = "",
@@ -50,7 +51,7 @@ def save(
     code.customCode = custom or None
     operator = schema.OperatorT()
     operator.opcodeIndex = 0
-    operator.inputs, operator.outputs = [*inputs, *operands], list(outputs)
+    operator.inputs, operator.outputs = [*operands_first, *inputs, *operands], list(outputs)
     operator.builtinOptionsType, operator.builtinOptions = options
     graph = schema.SubGraphT()
     graph.tensors, graph.operators = list(tensors), [operator]
