@@ -9,8 +9,8 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -33,8 +33,14 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "failed to allocate", "out of memory")
 _survived: set[str] = set()  # digests that a trial has shown not to end the process
 
 
-class _Runner:
-    """An interpreter that takes inputs of any shape the model declares."""
+class Runner(Protocol):
+    """What answers a list of inputs, in the model's order, with a list of outputs. Raises RuntimeError, ValueError."""
+
+    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]: ...
+
+
+class _Interpreter:
+    """LiteRT's own, for inputs of any shape that the model declares."""
 
     def __init__(self, data: bytes, threads: int) -> None:
         self.interpreter = Interpreter(model_content=data, num_threads=threads)
@@ -75,8 +81,8 @@ class _Runner:
 class LitertModel:
     """A loaded .tflite model; `infer` may be called from one thread at a time."""
 
-    def __init__(self, runner: _Runner, info: ModelInfo, declared: TfliteFile) -> None:
-        self._runner: _Runner | None = runner
+    def __init__(self, runner: Runner, info: ModelInfo, declared: TfliteFile) -> None:
+        self._runner: Runner | None = runner
         self._info = info
         self._inputs, self._outputs = declared.inputs, declared.outputs
         self._check = BatchCheck(info)
@@ -134,7 +140,7 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> LitertModel:
         raise ModelError("incompatible", f"LiteRT reads tflite, {model.path.name} is {model.format}")
     data = model.read()
     declared = read_declared(model.path, data)
-    _try_elsewhere(model, data)
+    try_elsewhere(model, data)
     try:
         runner, free = _open(data, options.threads)
     except MemoryError as error:
@@ -152,13 +158,13 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> LitertModel:
     return LitertModel(runner, info, declared)
 
 
-def _open(data: bytes, threads: int) -> tuple[_Runner, bool]:
+def _open(data: bytes, threads: int) -> tuple[_Interpreter, bool]:
     """(a runner whose model has answered once, whether its batch axis is free)."""
-    runner = _Runner(data, threads)
+    runner = _Interpreter(data, threads)
     runner.run(runner.ones)
     if runner.takes_any_batch():
         return runner, True
-    return _Runner(data, threads), False  # a resize that failed leaves an interpreter behind that answers nothing
+    return _Interpreter(data, threads), False  # a resize that failed leaves an interpreter behind that answers nothing
 
 
 def _stored(port: TfliteTensor, array: np.ndarray) -> np.ndarray:
@@ -182,7 +188,9 @@ def _specs(ports: tuple[TfliteTensor, ...], details: Any, free: bool) -> tuple[T
     return tuple(found)
 
 
-def _try_elsewhere(model: ModelFile, data: bytes) -> None:
+def try_elsewhere(
+    model: ModelFile, data: bytes, command: Sequence[str] = _TRIAL_COMMAND, timeout_s: float = _TRIAL_S
+) -> None:
     """Load and run `data` in a process of its own, unless that was done before; only its death says something here.
 
     Raises:
@@ -192,15 +200,15 @@ def _try_elsewhere(model: ModelFile, data: bytes) -> None:
         return
     try:
         done = subprocess.run(
-            _TRIAL_COMMAND,
+            command,
             input=data,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=_TRIAL_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        how = f"has not ended after {_TRIAL_S:g} s"
+        how = f"has not ended after {timeout_s:g} s"
     else:
         if done.returncode >= 0:
             _survived.add(model.sha256)

@@ -18,11 +18,13 @@ from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
 from edged.infer.registry import LoadOptions
-from edged.infer.runtimes.litert_cpu import LitertModel, load
+from edged.infer.runtimes.litert_cpu import LitertModel, load, try_elsewhere
+from edged.infer.tflite_file import TfliteFile, TfliteTensor
+from edged.messages import ModelInfo, TensorSpec
 from tests.unit.infer.models import sum_model
 from tests.unit.infer.tflite_models import save, sum_tflite, tensor, unary
 
-MUTANTS = 20
+MUTANTS = 12
 
 
 def loaded(path: Path) -> LitertModel:
@@ -162,6 +164,36 @@ def test_a_model_is_tried_in_another_process_once(tmp_path: Path) -> None:
 def _children_ended() -> float:
     times = os.times()
     return times.children_user + times.children_system
+
+
+def test_a_trial_that_does_not_end_is_ended_and_the_model_refused(tmp_path: Path) -> None:
+    file = open_model(sum_tflite(tmp_path / "m.tflite"), allow_unsigned=True)._replace(sha256="not tried yet")
+    with pytest.raises(ModelError, match=r"has not ended after 0\.1 s") as caught:
+        try_elsewhere(file, b"", command=("sleep", "30"), timeout_s=0.1)
+    assert caught.value.code == "crashes"
+
+
+class BrokenRunner:
+    """Fails with one error after the other."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        raise self._errors.pop(0)
+
+
+def test_what_the_library_says_while_it_computes_becomes_a_code() -> None:
+    declared = TfliteFile((TfliteTensor("x", "float32", (-1, 4), None),), (), ())
+    info = ModelInfo("m", "1", "", "litert:cpu", (TensorSpec("x", "float32", (-1, 4)),), ())
+    errors = RuntimeError("std::bad_alloc"), MemoryError(), RuntimeError("Node number 3 (SPLIT) failed to invoke")
+    model = LitertModel(BrokenRunner(*errors), info, declared)
+    found = []
+    for _ in errors:
+        with pytest.raises(InferenceError) as caught:
+            model.infer({"x": np.zeros((1, 4), np.float32)}, deadline_s=1)
+        found.append((caught.value.code, caught.value.retryable))
+    assert found == [("out_of_memory", True), ("out_of_memory", True), ("infer_failed", False)]
 
 
 @pytest.mark.realdata
