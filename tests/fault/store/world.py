@@ -342,7 +342,8 @@ class World:
         self, before: dict[int, RowFacts], after: dict[int, RowFacts], gone: dict[int, RowFacts]
     ) -> None:
         """They are released only when nothing else is left, or when they hold more than their share; then they go."""
-        around = self.ledger.around_alarms(int(SURROUNDINGS_S * 1e9)) & before.keys()
+        stood = before.keys() & (after.keys() | gone.keys())  # without those that were free
+        around = self.ledger.around_alarms(int(SURROUNDINGS_S * 1e9)) & stood
         released = around - protected_of(self.dir, around) - self._released
         ordinary = after.keys() - around - {max(before), max(after)}
         if released and ordinary:
