@@ -176,15 +176,12 @@ class PostgresDatabase:
             return settling.hello_refused(hello, self._receiver, reason)
         who = hello.site, hello.gateway
         async with self._connection(f"looking up what is home of {hello.site}/{hello.gateway}") as connection:
-            async with _transaction(connection):
-                await connection.execute(_NEW_GATEWAY, *who)
-                for extent in sorted(hello.extents, key=lambda extent: (extent.epoch, extent.stream)):
-                    made = extent.next - 1
-                    await connection.execute(_NEW_STREAM, *who, extent.epoch, extent.stream, extent.base, made)
-                    await connection.execute(_ANNOUNCE, *who, extent.epoch, extent.stream, made)
             streams = await connection.fetch(_STREAMS, *who, settling.CURSORS_MAX)
             probes = [(probe.epoch, probe.seq, probe.boot, probe.mono_ns) for probe in hello.probes]
             mismatches = await connection.fetch(_MISMATCHES, *who, *zip(*probes, strict=True)) if probes else []
+            if not settling.parted(hello, map(tuple, streams), map(tuple, mismatches)):
+                await _announce(connection, hello)
+                streams = await connection.fetch(_STREAMS, *who, settling.CURSORS_MAX)
             self._receiver = await connection.fetchval("SELECT id::text FROM receiver")
         return settling.hello_ack(hello, self._receiver, map(tuple, streams), map(tuple, mismatches))
 
@@ -221,6 +218,17 @@ async def _transaction(connection: Any) -> AsyncIterator[None]:
     await transaction.start()
     yield
     await transaction.commit()
+
+
+async def _announce(connection: Any, hello: Hello) -> None:
+    """What the gateway has made is expected from now on."""
+    who = hello.site, hello.gateway
+    async with _transaction(connection):
+        await connection.execute(_NEW_GATEWAY, *who)
+        for extent in sorted(hello.extents, key=lambda extent: (extent.epoch, extent.stream)):
+            made = extent.next - 1
+            await connection.execute(_NEW_STREAM, *who, extent.epoch, extent.stream, extent.base, made)
+            await connection.execute(_ANNOUNCE, *who, extent.epoch, extent.stream, made)
 
 
 def _hint(error: BaseException) -> str:

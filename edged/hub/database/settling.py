@@ -154,6 +154,13 @@ def hello_ack(
     )
 
 
+def parted(
+    hello: Hello, streams: Iterable[tuple[str, Stream, int, int, str]], mismatches: Iterable[tuple[str, int]]
+) -> bool:
+    """Whether its history is another one than ours: then its numbers will change, and must not be expected."""
+    return bool(hello_ack(hello, "", streams, mismatches).forks)
+
+
 def hello_refused(hello: Hello, receiver: str, reason: str) -> HelloAck:
     answer = hello_ack(hello, receiver, (), ())
     return msgspec.structs.replace(answer, status="reject", reason=reason, forks=())

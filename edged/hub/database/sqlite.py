@@ -162,17 +162,19 @@ def _transaction(connection: apsw.Connection) -> Iterator[None]:
 
 def _hello(connection: apsw.Connection, hello: Hello) -> tuple[list[Any], list[tuple[str, int]]]:
     who = hello.site, hello.gateway
-    with _transaction(connection):
-        connection.execute(_NEW_GATEWAY, who)
-        for extent in hello.extents:
-            connection.execute(_NEW_STREAM, (*who, extent.epoch, extent.stream, extent.base, extent.next - 1))
-    found = connection.execute(_STREAMS, (*who, settling.CURSORS_MAX)).fetchall()
+    found: list[Any] = connection.execute(_STREAMS, (*who, settling.CURSORS_MAX)).fetchall()
     mismatches = [
         (probe.epoch, probe.seq)
         for probe in hello.probes
         if connection.execute(_MISMATCH, (*who, probe.epoch, probe.seq, probe.boot, probe.mono_ns)).get
     ]
-    return found, mismatches
+    if settling.parted(hello, found, mismatches):
+        return found, mismatches
+    with _transaction(connection):
+        connection.execute(_NEW_GATEWAY, who)
+        for extent in hello.extents:
+            connection.execute(_NEW_STREAM, (*who, extent.epoch, extent.stream, extent.base, extent.next - 1))
+    return connection.execute(_STREAMS, (*who, settling.CURSORS_MAX)).fetchall(), mismatches
 
 
 def _commit(connection: apsw.Connection, batch: Batch, receiver: str) -> Ack:

@@ -62,6 +62,18 @@ async def test_another_maker_under_our_number_is_a_fork_at_the_first_such_number
     assert ack.forks == (Fork(EPOCH, 4),)
 
 
+async def test_numbers_of_another_history_are_not_expected(database: Database) -> None:
+    """They are about to get another epoch; under this one they would be missing for ever."""
+    await database.commit(results(1, 10))
+    probe = Probe(EPOCH, 7, "boot-2", 7 * MONO_NS)
+    extents = StreamExtent(EPOCH, "result", 1, 21), StreamExtent(EPOCH, "health", 1, 6)
+
+    ack = await database.hello(hello(*extents, probes=(probe,)))
+
+    assert ack.forks == (Fork(EPOCH, 7),)
+    assert [(books.stream, books.rows, books.missing) for books in await database.books()] == [("result", 10, 0)]
+
+
 async def test_a_gateway_that_has_made_fewer_rows_than_are_home_was_put_back(database: Database) -> None:
     await database.commit(results(1, 10))
     await database.commit(records(1, [("mode", {})] * 5))
