@@ -7,10 +7,13 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.doubles.upstream_site import UpstreamSite
 from tests.fault.daemon.test_store import flip
 
 
+@pytest.mark.timeout(150)
 def test_a_store_put_back_from_a_copy_begins_a_new_epoch_and_every_row_of_both_lives_is_home(
     tmp_path: Path, single_model: Path
 ) -> None:
@@ -40,7 +43,7 @@ def test_a_store_put_back_from_a_copy_begins_a_new_epoch_and_every_row_of_both_l
         site.sensors.round(25)
 
         site.sensors.pause()
-        site.until(lambda: site.books.count() == rows + 200, "both lives are home", 30)
+        site.until(lambda: site.books.count() == rows + 200, "both lives are home", 75)
         site.until(site.is_home, "nothing is missing")
         ledger = site.books.ledger()
         new_epoch = site.daemon.status()["identity"]["epoch"]
