@@ -129,8 +129,8 @@ def yield_to_others(site: UpstreamSite) -> None:
     """Hub, database and upstream broker get what the gateway and its plant leave: they would be on another machine."""
     near = {os.getpid(), site.plant.pid, *family(site.daemon.pid)}
     for pid in set(family(os.getpid())) - near:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # it has ended
+            for task in Path(f"/proc/{pid}/task").iterdir():
                 os.setpriority(os.PRIO_PROCESS, int(task.name), 19)
 
 
