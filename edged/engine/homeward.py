@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from edged.errors import EdgedError
+from edged.errors import EdgedError, StoreError
 
 if TYPE_CHECKING:
     from edged.engine.engine import Engine
@@ -119,7 +119,11 @@ class Homeward:
     async def take_receipts(self, receipts: Receipts) -> None:
         """What a receipt calls home is home; its file goes once the store remembers that."""
         engine, home = self._engine, self._engine.parts.home
-        found = await asyncio.to_thread(receipts.look, home.receiver)
+        try:
+            found = await asyncio.to_thread(receipts.look, home.receiver)
+        except StoreError as error:  # another file stands there now, or the disk fails: the next look may do
+            self._log.error("receipts_not_read", detail=str(error))
+            return
         if not found:
             return
         for taken in found:
@@ -143,7 +147,12 @@ class Homeward:
             await journal.give_up(what.stream, what.first, what.last, f"rejected:{what.reason}")
             self.gave_up(what.stream, what.first, what.last)
             return
-        await journal.fork(what.seq)
+        try:
+            await journal.fork(what.seq)
+        except StoreError as error:  # ending would only begin the same again: the plant is served, people are told
+            self._log.error("history_not_parted", epoch=what.epoch, seq=what.seq, detail=str(error))
+            self._engine.parts.modes.set("upstream_refused", True, detail=str(error))
+            return
         self._log.error("history_parted", epoch=what.epoch, seq=what.seq)
         self._fail(
             HistoryParted(

@@ -35,7 +35,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
     """First line of a batch, JSON. `n` = last - first + 1: a batch has no holes.
 
     base: first number of the stream in this epoch, so that the receiver knows what is missing from the beginning.
-    sha256: hex, of the body as it travels. boot, clock: of the newest row, or of the sender when all are lost.
+    sha256: hex, of the body as it travels. boot, clock: of the newest row; empty when all are lost.
     """
 
     v: str
@@ -175,7 +175,7 @@ class SummaryRow(msgspec.Struct, array_like=True, frozen=True):
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """Body of a batch of kind `lost`: why the numbers have no rows, and what is kept of them.
 
-    reason: budget | damage | rejected | missing | disowned ... (docs/reference/reasons.md). since_ms: Unix ms.
+    reason: budget | damage | rejected:… | missing (docs/reference/reasons.md). since_ms: Unix ms.
     interval_s: length of the summary's intervals, 60 or 3600; 0 without a summary.
     """
 

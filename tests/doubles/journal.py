@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from edged.errors import BugError
+from edged.errors import BugError, StoreError
 from edged.messages import EventColumns, Notice, ResultColumns, Unit
 from edged.ports import Committed, StoredEvents, StoredNotices, StoredResults
 from edged.sync.protocol import Stream
@@ -38,6 +38,7 @@ class MemoryJournal:
         self.synced: dict[Stream, Ranges] = {}
         self.given_up: list[tuple[Stream, int, int, str]] = []
         self.forked: list[int] = []
+        self.unforkable = False
         self.trims = 0
         self._held: list[tuple[Unit, Callable[[Committed], None]]] = []
 
@@ -115,6 +116,8 @@ class MemoryJournal:
         self.given_up.append((stream, first, last, reason))
 
     async def fork(self, first_result: int) -> str:
+        if self.unforkable:
+            raise StoreError("beginning a new epoch: no start of the daemon is known before it")
         self.forked.append(first_result)
         return "fedcba543210"
 

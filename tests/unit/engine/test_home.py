@@ -244,3 +244,21 @@ async def test_results_given_up_before_they_were_home_are_a_declared_loss() -> N
 
     assert "backlog_aged" in rig.modes.state.codes
     assert rig.modes.mode == "shedding"
+
+
+async def test_a_history_that_cannot_be_parted_is_told_and_the_plant_is_served_on() -> None:
+    rig = Rig(streams=STREAMS)
+    await rig.start()
+    rig.journal.unforkable = True
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(rig.homeward.run())
+        rig.homeward.on_fork("e1", 17)
+        async with asyncio.timeout(5):
+            while "upstream_refused" not in rig.modes.state.codes:
+                await asyncio.sleep(0)
+        rig.event(0)
+        await rig.engine.settled()
+        running.cancel()
+
+    assert (rig.journal.forked, rig.homeward_errors) == ([], [])
+    assert len(rig.results()) == 1
