@@ -91,6 +91,10 @@ class ModelError(EdgedError):
         super().__init__(message, hint=hint, retryable=retryable)
         self.code = code
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Carries code and hint from one process to another; the standard way keeps the message alone."""
+        return _make_coded, (type(self), self.code, self.message, self.hint, self.retryable)
+
 
 class InferenceError(EdgedError):
     """Raised when one call of a model fails; `code` becomes the quality reason of the results."""
@@ -99,8 +103,18 @@ class InferenceError(EdgedError):
         super().__init__(message, hint=hint, retryable=retryable)
         self.code = code
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Carries code and hint from one process to another; the standard way keeps the message alone."""
+        return _make_coded, (type(self), self.code, self.message, self.hint, self.retryable)
+
 
 class BugError(RuntimeError):
     """Our own mistake: an impossible state, a broken invariant. Never caught, exits with 70."""
 
     exit_code: ExitCode = ExitCode.BUG
+
+
+def _make_coded(
+    kind: type[ModelError | InferenceError], code: str, message: str, hint: str, retryable: bool
+) -> ModelError | InferenceError:
+    return kind(code, message, hint=hint, retryable=retryable)

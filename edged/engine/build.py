@@ -11,7 +11,7 @@ from edged.engine.runner import Runner, RunnerParts
 from edged.errors import ConfigError, ModelError
 from edged.infer.chain import ChainSpec, Serving, load_chain
 from edged.infer.lane import Lane, LaneLimits
-from edged.infer.registry import LoadOptions
+from edged.infer.runtime import LoadOptions
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.sequence import SequenceTracker
 from edged.ingest.spec import SequenceSpec, SourceSpec

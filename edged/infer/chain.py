@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from edged.errors import ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import DEFAULT_MAX_BYTES, ModelFile, open_model
-from edged.infer.registry import Loader, LoadOptions, find_loader
+from edged.infer.registry import find_runtime
+from edged.infer.runtime import LoadOptions, Runtime
 from edged.infer.runtimes.rules import RUNTIME as RULES
 from edged.infer.runtimes.rules import Rule, RulesModel
 from edged.infer.warmup import warm_up
@@ -64,7 +65,7 @@ class Serving(NamedTuple):
         return "; ".join(f"{skipped.rung}: {skipped.code}: {skipped.detail}" for skipped in self.skipped)
 
 
-def load_chain(spec: ChainSpec, clock: Clock, *, find: Callable[[str], Loader] = find_loader) -> Serving:
+def load_chain(spec: ChainSpec, clock: Clock, *, find: Callable[[str], Runtime] = find_runtime) -> Serving:
     """Walk the chain of `spec`. Blocks while loading; never raises for a bad model, bundle or runtime."""
     skipped: list[Skipped] = []
     opened: ModelFile | ModelError
@@ -90,12 +91,13 @@ def load_chain(spec: ChainSpec, clock: Clock, *, find: Callable[[str], Loader] =
     return Serving(None, "", tuple(skipped), Cost(0.0, 0.0), "model_unusable", None)
 
 
-def load_rung(rung: str, file: ModelFile, options: LoadOptions, find: Callable[[str], Loader]) -> Model:
+def load_rung(rung: str, file: ModelFile, options: LoadOptions, find: Callable[[str], Runtime]) -> Model:
     """Load `file` on one `runtime:device`, its batch axis freed. Raises `ModelError`."""
     name, _, device = rung.partition(":")
-    loader = find(name)
+    runtime = find(name)
+    device = device or "cpu"
     try:
-        model = loader(file, device or "cpu", options)
+        model = runtime.load(file.form_for(runtime.abilities(device).formats), device, options)
     except ModelError:
         raise
     # A plug-in may raise what its contract forbids; one bad rung must not keep the next from serving.

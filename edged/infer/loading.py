@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import msgspec
 
 from edged.errors import ModelError
 from edged.infer.onnx_file import has_external_data
+from edged.infer.tflite_file import EDGETPU_OP
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = "edged.model/1"
@@ -24,6 +26,7 @@ DEFAULT_MAX_BYTES = 512_000_000  # a hardware class may say less or more
 MAX_GOLDEN_BYTES = 64_000_000
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_EDGETPU_SUFFIX = "_edgetpu.tflite"  # what the compiler appends
 _FORMAT_OF_SUFFIX = {".onnx": "onnx", ".tflite": "tflite"}
 
 
@@ -37,7 +40,11 @@ class GoldenFile(NamedTuple):
 
 
 class ModelFile(NamedTuple):
-    """A model that passed the static checks. `sha256` is of its bytes; `read()` returns no others."""
+    """A model that passed the static checks. `sha256` is of its bytes; `read()` returns no others.
+
+    format: `onnx`, `tflite`, or `tflite-edgetpu` (compiled for a Coral Edge TPU). forms: the same model in other
+    formats, in the bundle's order.
+    """
 
     path: Path
     sha256: str
@@ -46,6 +53,15 @@ class ModelFile(NamedTuple):
     model_id: str
     version: str
     golden: GoldenFile | None = None
+    forms: tuple[ModelFile, ...] = ()
+
+    def form_for(self, formats: Sequence[str]) -> ModelFile:
+        """The form that a runtime reads, by the order of its `formats`; this one when it reads none: it will say so."""
+        for wanted in formats:
+            for form in (self, *self.forms):
+                if form.format == wanted:
+                    return form._replace(golden=self.golden)
+        return self
 
     def read(self) -> bytes:
         """The bytes that were checked. Raises `ModelError` (`changed`) when the file is no longer the same."""
@@ -96,7 +112,18 @@ def open_model(
     data = _read(location, max_bytes)
     format_ = sniff_format(location, data)
     digest = hashlib.sha256(data).hexdigest()
-    return ModelFile(location, digest, len(data), format_, location.stem, version or f"sha256-{digest[:12]}")
+    file = ModelFile(location, digest, len(data), format_, location.stem, version or f"sha256-{digest[:12]}")
+    return file._replace(forms=_twin_of(file, max_bytes))
+
+
+def _twin_of(file: ModelFile, max_bytes: int) -> tuple[ModelFile, ...]:
+    """The file that an Edge TPU file was compiled from, where the compiler found it: beside it, without `_edgetpu`."""
+    twin = file.path.with_name(file.path.name.replace(_EDGETPU_SUFFIX, ".tflite"))
+    if file.format != "tflite-edgetpu" or twin == file.path or not twin.is_file():
+        return ()
+    data = _read(twin, max_bytes)
+    digest = hashlib.sha256(data).hexdigest()
+    return (ModelFile(twin, digest, len(data), sniff_format(twin, data), file.model_id, file.version),)
 
 
 def sniff_format(path: Path, data: bytes) -> str:
@@ -124,7 +151,7 @@ def sniff_format(path: Path, data: bytes) -> str:
             f"Refusing to load {path}: it keeps weights in another file, which its digest does not cover",
             hint="save the model with its weights inside (onnx.save_model(..., save_as_external_data=False))",
         )
-    return declared
+    return "tflite-edgetpu" if declared == "tflite" and EDGETPU_OP.encode() in data else declared
 
 
 def read_bounded(path: Path, sha256: str, max_bytes: int) -> bytes:
@@ -180,21 +207,22 @@ def _open_bundle(directory: Path, max_bytes: int) -> ModelFile:
         )
     listed = {entry.path: entry for entry in manifest.files}
     models = [entry for entry in manifest.files if entry.role == "model"]
-    if len(models) != 1 or len(listed) != len(manifest.files):
+    if not models or len(listed) != len(manifest.files):
         raise ModelError(
             "bad_manifest",
-            f"Refusing to load {directory}: expected exactly one file with role 'model' and no path twice, "
+            f"Refusing to load {directory}: expected a file with role 'model' and no path twice, "
             f"got {len(models)} models among {len(manifest.files)} files",
         )
-    opened: ModelFile | None = None
+    forms: list[ModelFile] = []
     for entry in manifest.files:
         data = _read_listed(directory, entry, max_bytes)
         if entry.role == "model":
             path = directory / entry.path
-            opened = ModelFile(
-                path, entry.sha256, entry.size, sniff_format(path, data), manifest.model_id, manifest.version
-            )
-    assert opened is not None  # one entry has the role "model"
+            format_ = sniff_format(path, data)
+            forms.append(ModelFile(path, entry.sha256, entry.size, format_, manifest.model_id, manifest.version))
+    if len({form.format for form in forms}) != len(forms):
+        raise ModelError("bad_manifest", f"Refusing to load {directory}: two files with role 'model' have one format")
+    opened = forms[0]._replace(forms=tuple(forms[1:]))
     if manifest.golden is None:
         return opened
     golden = listed.get(manifest.golden.file)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edged.errors import ModelError
-from edged.infer.registry import find_loader
+from edged.infer.registry import find_runtime
 from edged.infer.warmup import probe_inputs
 from edged.workbench import rungs
 from edged.workbench.arrays import model_inputs, read_npz
@@ -90,7 +90,7 @@ def measure(
     bare = memory()
     started_ns = clock.mono_ns()
     try:
-        find_loader(order.rung.partition(":")[0])
+        find_runtime(order.rung.partition(":")[0])
     except ModelError as error:
         raise unfit(error) from error
     imported_ns, with_runtime = clock.mono_ns(), memory()

@@ -11,7 +11,8 @@ import numpy as np
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain import load_rung
 from edged.infer.loading import ModelFile, open_model
-from edged.infer.registry import LoadOptions, find_loader
+from edged.infer.registry import find_runtime
+from edged.infer.runtime import LoadOptions
 from edged.workbench.refusal import Unfit, unfit
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def open_file(path: Path, max_bytes: int = MAX_MODEL_BYTES) -> ModelFile:
 def load(rung: str, file: ModelFile, threads: int = 1) -> Model:
     """The model on one `runtime:device`, with a free batch axis. Raises `Unfit` with the codes of the runtime."""
     try:
-        return load_rung(rung, file, LoadOptions(threads=threads), find_loader)
+        return load_rung(rung, file, LoadOptions(threads=threads), find_runtime)
     except ModelError as error:
         raise unfit(error) from error
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from edged.demo.train import MODELS
 from edged.infer.chain import ChainSpec, Serving, load_chain
-from edged.infer.registry import Loader, find_loader
+from edged.infer.registry import find_runtime
+from edged.infer.runtime import PlainRuntime, Runtime
 from edged.policy.mode import CAUSES
 from tests.contract.promises import REFERENCE
 from tests.doubles.broker import Mosquitto
@@ -93,9 +94,8 @@ def test_no_page_links_to_a_file_that_does_not_exist() -> None:
 def _serving(rung: str, plugin: ModuleType) -> Serving:
     """A chain of one rung; `plugin` stands for the entry point `reference`."""
 
-    def find(name: str) -> Loader:
-        loader: Loader = plugin.load if name == "reference" else find_loader(name)
-        return loader
+    def find(name: str) -> Runtime:
+        return PlainRuntime(name, plugin.load) if name == "reference" else find_runtime(name)
 
     spec = ChainSpec("p", MODELS / "anomaly.onnx", (rung,), allow_unsigned=True)
     return load_chain(spec, FakeClock(), find=find)

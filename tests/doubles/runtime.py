@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edged.errors import InferenceError, ModelError
+from edged.infer.runtime import PlainRuntime
 from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
-    from edged.infer.registry import Loader, LoadOptions
+    from edged.infer.runtime import LoadOptions, Runtime
     from tests.doubles.clock import FakeClock
 
 INPUTS = (TensorSpec("x", "float32", (-1, 4)),)
@@ -70,10 +71,10 @@ class StandInModel:
         self.closed.set()
 
 
-def loaders(**models: StandInModel | ModelError | Exception) -> Callable[[str], Loader]:
-    """A stand-in for `find_loader`: runtime name -> what loading it gives or raises."""
+def loaders(**models: StandInModel | ModelError | Exception) -> Callable[[str], Runtime]:
+    """A stand-in for `find_runtime`: runtime name -> what loading it gives or raises."""
 
-    def find(name: str) -> Loader:
+    def find(name: str) -> Runtime:
         if name not in models:
             raise ModelError("runtime_unknown", f"There is no runtime {name!r}")
 
@@ -83,6 +84,6 @@ def loaders(**models: StandInModel | ModelError | Exception) -> Callable[[str], 
                 raise found
             return found
 
-        return load
+        return PlainRuntime(name, load)
 
     return find

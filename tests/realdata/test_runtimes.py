@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edged.infer.chain import ChainSpec, Serving, load_chain
-from edged.infer.registry import LoadOptions
+from edged.infer.runtime import LoadOptions
 from edged.ops.clock import SystemClock
 from edged.ports import Model
 from tests.realdata.conftest import Show

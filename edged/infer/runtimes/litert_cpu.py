@@ -22,7 +22,7 @@ from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
-    from edged.infer.registry import LoadOptions
+    from edged.infer.runtime import LoadOptions
 
 RUNTIME = "litert:cpu"
 _TRIAL_S = 60.0
@@ -136,7 +136,7 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> LitertModel:
     """
     if device != "cpu":
         raise ModelError("device_unavailable", f"LiteRT here runs on cpu, not on {device!r}")
-    if model.format != "tflite":
+    if not model.format.startswith("tflite"):
         raise ModelError("incompatible", f"LiteRT reads tflite, {model.path.name} is {model.format}")
     data = model.read()
     declared = read_declared(model.path, data)

@@ -19,7 +19,7 @@ from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
-    from edged.infer.registry import LoadOptions
+    from edged.infer.runtime import LoadOptions
 
 RUNTIME = "onnxruntime:cpu"
 _WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from edged.infer.affine import Affine
     from edged.infer.loading import ModelFile
-    from edged.infer.registry import LoadOptions
+    from edged.infer.runtime import LoadOptions
 
 _VERSION = ov.__version__.partition("-")[0]
 _KINDS = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
-_FRONTENDS = {"onnx": "onnx", "tflite": "tflite"}
+_FRONTENDS = {"onnx": "onnx", "tflite": "tflite", "tflite-edgetpu": "tflite"}
 
 _DTYPES = {
     "f32": "float32",

@@ -15,7 +15,8 @@ import pytest
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain import ChainSpec, load_chain
-from edged.infer.registry import BUILT_IN, LoadOptions, find_loader
+from edged.infer.registry import BUILT_IN, find_runtime
+from edged.infer.runtime import LoadOptions
 from edged.infer.runtimes.rules import Rule
 from edged.messages import TensorSpec
 from edged.ops.clock import SystemClock
@@ -150,12 +151,12 @@ def test_a_signed_slot_is_not_loaded_as_long_as_nobody_checks_signatures(spec: C
 
 
 def test_every_built_in_runtime_can_be_found() -> None:
-    assert all(callable(find_loader(name)) for name in BUILT_IN)
+    assert all(find_runtime(name).name == name for name in BUILT_IN)
 
 
 def test_a_runtime_nobody_knows_is_named() -> None:
     with pytest.raises(ModelError) as caught:
-        find_loader("abacus")
+        find_runtime("abacus")
     assert caught.value.code == "runtime_unknown"
     assert "abacus" in str(caught.value)
 
@@ -175,9 +176,9 @@ def test_naming_no_runtime_imports_none(tmp_path: Path) -> None:
 def test_a_runtime_whose_package_does_not_import_is_unavailable_with_its_cure(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libstdc++ is too old')\n")
     code = (
-        "from edged.infer.registry import find_loader\n"
+        "from edged.infer.registry import find_runtime\n"
         "from edged.errors import ModelError\n"
-        "try: find_loader('onnxruntime')\n"
+        "try: find_runtime('onnxruntime')\n"
         "except ModelError as e: print(e.code, '|', e)\n"
     )
     said = _run(code, tmp_path)
@@ -211,7 +212,11 @@ def test_a_runtime_of_another_package_is_found_by_its_entry_point(tmp_path: Path
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[edged.runtimes]\nabacus = abacus:load\n")
-    code = "from edged.infer.registry import *; print(find_loader('abacus')(None, 'beads', LoadOptions()))"
+    code = (
+        "from edged.infer.registry import find_runtime\n"
+        "from edged.infer.runtime import LoadOptions\n"
+        "print(find_runtime('abacus').load(None, 'beads', LoadOptions()))"
+    )
     assert _run(code, tmp_path) == "('abacus', 'beads')"
 
 

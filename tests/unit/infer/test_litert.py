@@ -17,7 +17,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
-from edged.infer.registry import LoadOptions
+from edged.infer.runtime import LoadOptions
 from edged.infer.runtimes.litert_cpu import LitertModel, load, try_elsewhere
 from edged.infer.tflite_file import TfliteFile, TfliteTensor
 from edged.messages import ModelInfo, TensorSpec

@@ -175,7 +175,26 @@ def test_one_changed_byte_in_any_listed_file_refuses_the_bundle(tmp_path: Path) 
     ],
 )
 def test_a_manifest_that_is_not_what_it_should_be_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
-    assert refused(bundle(tmp_path / "b", {"m.onnx": ONNX_HEAD}, **changes)) == "bad_manifest"
+    assert refused(bundle(tmp_path / "b", {"m.onnx": ONNX_HEAD, "n.onnx": ONNX_HEAD}, **changes)) == "bad_manifest"
+
+
+def test_a_bundle_may_hold_one_model_in_several_forms_and_each_runtime_gets_its_own(tmp_path: Path) -> None:
+    tpu = TFLITE_HEAD + b"edgetpu-custom-op"
+    files = {"m_edgetpu.tflite": tpu, "m.tflite": TFLITE_HEAD, "m.onnx": ONNX_HEAD}
+    opened = open_model(bundle(tmp_path / "b", files), allow_unsigned=True)
+    assert [opened.format, *(form.format for form in opened.forms)] == ["tflite-edgetpu", "tflite", "onnx"]
+    assert opened.form_for(("onnx",)).path.name == "m.onnx"
+    assert opened.form_for(("tflite", "onnx")).path.name == "m.tflite"
+    assert opened.form_for(("hef",)) == opened
+
+
+def test_a_file_compiled_for_an_edge_tpu_brings_the_one_that_it_was_compiled_from(tmp_path: Path) -> None:
+    (tmp_path / "m_edgetpu.tflite").write_bytes(TFLITE_HEAD + b"edgetpu-custom-op")
+    alone = open_model(tmp_path / "m_edgetpu.tflite", allow_unsigned=True)
+    (tmp_path / "m.tflite").write_bytes(TFLITE_HEAD)
+    both = open_model(tmp_path / "m_edgetpu.tflite", allow_unsigned=True)
+    assert (alone.format, alone.forms) == ("tflite-edgetpu", ())
+    assert [form.path.name for form in both.forms] == ["m.tflite"]
 
 
 def test_a_folder_without_manifest_and_one_with_garbage_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.loading import ModelFile, open_model
-from edged.infer.registry import LoadOptions
+from edged.infer.runtime import LoadOptions
 from edged.infer.runtimes.onnxruntime_cpu import ORT_EXCEPTIONS, OrtCpuModel, load, refuse_mixture
 from edged.ops.host import read_host
 from tests.unit.infer.models import read_tensor, save, sum_model, unary

@@ -15,7 +15,7 @@ from openvino import frontend
 from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
-from edged.infer.registry import LoadOptions
+from edged.infer.runtime import LoadOptions
 from edged.infer.runtimes.openvino_runtime import (
     FRONTEND_EXCEPTIONS,
     OpenvinoModel,

@@ -13,7 +13,8 @@ import pytest
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain import load_rung
 from edged.infer.loading import GoldenFile, ModelFile, open_model
-from edged.infer.registry import LoadOptions, find_loader
+from edged.infer.registry import find_runtime
+from edged.infer.runtime import LoadOptions
 from edged.infer.warmup import warm_up
 from edged.ops.clock import SystemClock
 from edged.ports import Model
@@ -54,7 +55,7 @@ def file(real: Real, tmp_path: Path) -> ModelFile:
 
 @pytest.fixture
 def model(real: Real, file: ModelFile) -> Iterator[Model]:
-    loaded = load_rung(real.rung, file, LoadOptions(), find_loader)
+    loaded = load_rung(real.rung, file, LoadOptions(), find_runtime)
     yield loaded
     loaded.close()
 
@@ -102,7 +103,7 @@ def test_inputs_are_read_wherever_they_lie_in_memory_and_left_as_they_are(model:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_hardware_class_decides_about_threads(real: Real, file: ModelFile, threads: int) -> None:
-    loaded = load_rung(real.rung, file, LoadOptions(threads=threads), find_loader)
+    loaded = load_rung(real.rung, file, LoadOptions(threads=threads), find_runtime)
     np.testing.assert_allclose(loaded.infer({"x": ramp(64)}, deadline_s=1)["y"], ramp(64).sum(axis=1), atol=1e-5)
     loaded.close()
 
@@ -148,7 +149,7 @@ def test_a_closed_model_says_so_and_closing_twice_is_harmless(model: Model) -> N
 
 
 def test_closing_one_model_leaves_another_of_the_same_file_alone(real: Real, file: ModelFile, model: Model) -> None:
-    other = load_rung(real.rung, file, LoadOptions(), find_loader)
+    other = load_rung(real.rung, file, LoadOptions(), find_runtime)
     model.close()
     assert other.infer({"x": np.ones((1, 4), np.float32)}, deadline_s=1)["y"][0] == 4
 
@@ -156,7 +157,7 @@ def test_closing_one_model_leaves_another_of_the_same_file_alone(real: Real, fil
 @pytest.mark.parametrize("device", ["abacus", "gpu:7", "CPU", "auto", "hetero:gpu,cpu"])
 def test_a_device_that_is_not_there_is_refused_and_never_replaced(real: Real, file: ModelFile, device: str) -> None:
     with pytest.raises(ModelError) as caught:
-        find_loader(real.name)(file, device, LoadOptions())
+        find_runtime(real.name).load(file, device, LoadOptions())
     assert caught.value.code == "device_unavailable"
 
 
@@ -165,7 +166,7 @@ def test_bytes_that_changed_since_the_check_are_not_loaded(real: Real, file: Mod
     data[-20] ^= 1
     file.path.write_bytes(data)
     with pytest.raises(ModelError) as caught:
-        find_loader(real.name)(file, "cpu", LoadOptions())
+        find_runtime(real.name).load(file, "cpu", LoadOptions())
     assert caught.value.code == "changed"
 
 
@@ -173,7 +174,7 @@ def test_half_a_model_is_corrupt(real: Real, tmp_path: Path) -> None:
     path = real.make(tmp_path / real.file)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ModelError) as caught:
-        find_loader(real.name)(open_model(path, allow_unsigned=True), "cpu", LoadOptions())
+        find_runtime(real.name).load(open_model(path, allow_unsigned=True), "cpu", LoadOptions())
     assert (caught.value.code, caught.value.hint) == ("corrupt", "copy the model again")
 
 
