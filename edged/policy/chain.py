@@ -1,0 +1,234 @@
+"""Which rung of a chain of runtimes serves, when a fallen one is tried again, and when the chain returns to it. Pure.
+
+A rung is one `runtime:device`; rung 0 is the best. Whoever loads, probes and calls them reports what happened as events
+and carries out the effects. Falling is immediate. Returning takes several good probes over a holding time, which
+doubles each time the rung falls again soon after a return: a device that comes and goes does not drag the results along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from edged.policy.faults import fault_of
+
+RungState = Literal["cold", "loading", "ready", "resting", "power_cycle", "disabled"]
+
+MEANINGS: Mapping[RungState, str] = {
+    "cold": "not loaded; nobody needs it yet",
+    "loading": "being prepared, loaded, warmed up and proved, in the background",
+    "ready": "loaded and proved: it serves, or could serve at once",
+    "resting": "it failed; it is tried again after a pause that grows",
+    "power_cycle": "it failed as often as the budget of restarts allows; tried again at long intervals",
+    "disabled": "trying again would change nothing: another model, runtime or configuration is needed",
+}
+
+
+class Limits(NamedTuple):
+    """Times and counts of one chain.
+
+    A rung that failed rests `retry_first_s`, then twice as long each time, at most `retry_most_s`. More than
+    `restarts_count` failures that cost a restart within `restarts_within_s`: the device needs hands, and is asked every
+    `power_cycle_retry_s`. A better rung serves again after `return_probes` good probes, `probe_every_s` apart, over at
+    least `return_after_s`; that doubles up to `return_most_s` when it falls within `relapse_within_s` of a return.
+    warm_count: rungs below the serving one that are kept loaded.
+    """
+
+    retry_first_s: float = 2.0
+    retry_most_s: float = 300.0
+    restarts_count: int = 5
+    restarts_within_s: float = 600.0
+    power_cycle_retry_s: float = 1800.0
+    return_probes: int = 3
+    probe_every_s: float = 2.0
+    return_after_s: float = 10.0
+    return_most_s: float = 600.0
+    relapse_within_s: float = 600.0
+    warm_count: int = 1
+
+
+class Rung(NamedTuple):
+    """One rung now. `code`, `detail`: of its last failure. Times in monotonic ms.
+
+    failures: in a row. restarts: when failures cost a restart, the newest last. probes: good ones since it was ready.
+    """
+
+    name: str
+    state: RungState = "cold"
+    since_ms: int = 0
+    code: str = ""
+    detail: str = ""
+    failures: int = 0
+    restarts: tuple[int, ...] = ()
+    retry_at_ms: int = 0
+    probes: int = 0
+    probed_ms: int = 0
+    probing: bool = False
+    hold_s: float = 0.0
+    returned_ms: int | None = None
+
+
+class ChainState(NamedTuple):
+    """All rungs, best first. serving: index of the one that answers; None: nobody can, the caller answers an error."""
+
+    rungs: tuple[Rung, ...]
+    serving: int | None = None
+    switches: int = 0
+
+
+class Loaded(NamedTuple):
+    """`rung` was loaded, warmed up and proved against golden vectors and its neighbours."""
+
+    rung: int
+
+
+class Failed(NamedTuple):
+    """Loading, a probe, or a call of `rung` failed with `code`."""
+
+    rung: int
+    code: str
+    detail: str = ""
+
+
+class Probed(NamedTuple):
+    """A loaded rung that does not serve has answered its golden or probe inputs rightly."""
+
+    rung: int
+
+
+class Tick(NamedTuple):
+    """Time passed."""
+
+
+Event = Loaded | Failed | Probed | Tick
+
+
+class Load(NamedTuple):
+    """Prepare, load and prove this rung in the background; then `Loaded` or `Failed`."""
+
+    rung: int
+
+
+class Probe(NamedTuple):
+    """Ask this loaded rung in the background; then `Probed` or `Failed`."""
+
+    rung: int
+
+
+class Unload(NamedTuple):
+    """Close this rung: its process or session is not to be trusted, or not needed."""
+
+    rung: int
+
+
+class Serve(NamedTuple):
+    """From now on `after` answers instead of `before` (None: nobody); why, for people and for the event."""
+
+    before: int | None
+    after: int | None
+    code: str
+    detail: str
+
+
+Effect = Load | Probe | Unload | Serve
+
+
+def start(names: tuple[str, ...]) -> ChainState:
+    """A chain of which nothing is loaded yet."""
+    return ChainState(tuple(Rung(name) for name in names))
+
+
+def step(state: ChainState, event: Event, now_ms: int, limits: Limits) -> tuple[ChainState, tuple[Effect, ...]]:
+    """One event in, the next state and what to do out."""
+    effects: list[Effect] = []
+    rungs = list(state.rungs)
+    code = detail = ""
+    match event:
+        case Loaded(at):
+            rungs[at] = rungs[at]._replace(
+                state="ready", since_ms=now_ms, probes=1, probed_ms=now_ms, probing=False, retry_at_ms=0
+            )
+        case Probed(at) if rungs[at].state == "ready":
+            rungs[at] = rungs[at]._replace(probes=rungs[at].probes + 1, probed_ms=now_ms, probing=False)
+        case Failed(at, code, detail) if rungs[at].state != "disabled":
+            if rungs[at].state == "ready":
+                effects.append(Unload(at))
+            rungs[at] = _fallen(rungs[at], code, detail, now_ms, limits)
+        case _:
+            pass
+    serving = _choose(rungs, state.serving, now_ms, limits)
+    switches = state.switches
+    if serving != state.serving:
+        switches += 1
+        returned = state.serving is not None and serving is not None and serving < state.serving
+        if serving is not None and returned:
+            rungs[serving] = rungs[serving]._replace(returned_ms=now_ms, failures=0)
+            code, detail = "returned", f"{rungs[serving].name} answers rightly again"
+        elif not code and serving is not None:
+            code, detail = "loaded", f"{rungs[serving].name} is the first that can serve"
+        effects.append(Serve(state.serving, serving, code, detail))
+    effects += _wanted(rungs, serving, now_ms, limits)
+    return ChainState(tuple(rungs), serving, switches), tuple(effects)
+
+
+def _fallen(rung: Rung, code: str, detail: str, now_ms: int, limits: Limits) -> Rung:
+    """The rung after a failure: out for good, out for long, or resting."""
+    fault = fault_of(code)
+    told = rung._replace(since_ms=now_ms, code=code, detail=detail, probes=0, probing=False)
+    if fault.action == "disable":
+        return told._replace(state="disabled")
+    failures = rung.failures + 1
+    relapsed = rung.returned_ms is not None and now_ms - rung.returned_ms <= limits.relapse_within_s * 1000
+    hold_s = (
+        min(limits.return_most_s, (rung.hold_s or limits.return_after_s) * 2) if relapsed else limits.return_after_s
+    )
+    restarts = rung.restarts
+    if fault.action == "restart":
+        oldest_ms = now_ms - limits.restarts_within_s * 1000
+        # One more than the budget is all that a decision needs.
+        restarts = tuple(at for at in (*restarts, now_ms) if at > oldest_ms)[-limits.restarts_count - 1 :]
+    spent = len(restarts) > limits.restarts_count or code == "needs_power_cycle"
+    rest_s = min(limits.retry_most_s, limits.retry_first_s * 2 ** min(failures - 1, 30))
+    return told._replace(
+        state="power_cycle" if spent else "resting",
+        failures=failures,
+        restarts=restarts,
+        retry_at_ms=now_ms + int((limits.power_cycle_retry_s if spent else rest_s) * 1000),
+        hold_s=longer_s if relapsed else limits.return_after_s,
+        returned_ms=None,
+    )
+
+
+def _choose(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) -> int | None:
+    """Who serves: the one that does while it can, a better one that has proved itself long enough, else the next."""
+    if serving is None or rungs[serving].state != "ready":
+        return next((at for at, rung in enumerate(rungs) if rung.state == "ready"), None)
+    for at in range(serving):
+        rung = rungs[at]
+        hold_ms = (rung.hold_s or limits.return_after_s) * 1000
+        # A rung that has never failed was only slow to load (an engine was built meanwhile): nothing to wait for.
+        steady = rung.probes >= limits.return_probes and now_ms - rung.since_ms >= hold_ms
+        if rung.state == "ready" and (steady or not rung.code):
+            return at
+    return serving
+
+
+def _wanted(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) -> list[Effect]:
+    """At most one load at a time, then probes of what could come back. Marks in `rungs` what it asks for."""
+    effects: list[Effect] = []
+    below = range(0 if serving is None else serving + 1, len(rungs))
+    warm = sum(rungs[at].state == "ready" for at in below)
+    if not any(rung.state == "loading" for rung in rungs):
+        for at, rung in enumerate(rungs):
+            better = serving is None or at < serving
+            due = rung.state == "cold" or (rung.state in ("resting", "power_cycle") and now_ms >= rung.retry_at_ms)
+            if due and (better or warm < limits.warm_count):
+                rungs[at] = rung._replace(state="loading", since_ms=now_ms)
+                effects.append(Load(at))
+                break
+    for at in range(serving or 0):
+        rung = rungs[at]
+        if rung.state == "ready" and not rung.probing and now_ms - rung.probed_ms >= limits.probe_every_s * 1000:
+            rungs[at] = rung._replace(probing=True)
+            effects.append(Probe(at))
+    return effects
