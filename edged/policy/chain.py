@@ -2,7 +2,7 @@
 
 A rung is one `runtime:device`; rung 0 is the best. Whoever loads, probes and calls them reports what happened as events
 and carries out the effects. Falling is immediate. Returning takes several good probes over a holding time, which
-doubles each time the rung falls again soon after a return: a device that comes and goes does not drag the results along.
+doubles each time the rung falls again soon after a return: what comes and goes does not drag the results along.
 """
 
 from __future__ import annotations
@@ -179,9 +179,7 @@ def _fallen(rung: Rung, code: str, detail: str, now_ms: int, limits: Limits) -> 
         return told._replace(state="disabled")
     failures = rung.failures + 1
     relapsed = rung.returned_ms is not None and now_ms - rung.returned_ms <= limits.relapse_within_s * 1000
-    hold_s = (
-        min(limits.return_most_s, (rung.hold_s or limits.return_after_s) * 2) if relapsed else limits.return_after_s
-    )
+    longer_s = min(limits.return_most_s, 2 * (rung.hold_s or limits.return_after_s))
     restarts = rung.restarts
     if fault.action == "restart":
         oldest_ms = now_ms - limits.restarts_within_s * 1000
