@@ -80,9 +80,10 @@ def test_rows_that_a_damaged_store_lost_have_tombstones_and_what_was_saved_is_ho
         site.sensors.round(20)
         site.settle()
         site.link.cut()
-        site.sensors.round(200)
+        for turn in range(1, 41):  # many small units: the damage hits some of them, not all at once
+            site.sensors.round(5)
+            site.scada.until_results(80 + 20 * turn)
         site.sensors.pause()
-        site.scada.until_results(880)
         old_epoch, last = site.note_extent()
         site.daemon.kill()
         store = site.daemon.state / "store.db"
