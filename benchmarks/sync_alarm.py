@@ -18,7 +18,7 @@ import asyncpg
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benchmarks.sync_rig import backlog, conclude, gateway, home, main, quantile, yield_to_others
+from benchmarks.sync_rig import FIELDS, backlog, conclude, gateway, home, main, quantile, yield_to_others
 from tests.doubles.chaos_link import Shape
 from tests.doubles.upstream_site import UpstreamSite
 from tests.doubles.waiting import until
@@ -35,7 +35,7 @@ SETTLE_S = 15.0  # until the sender knows the line
 
 
 def event(value: float) -> bytes:
-    values = ",".join([str(value)] * 8)
+    values = ",".join([str(value)] * FIELDS)
     return b'{"ts":%d,"values":[%s]}' % (time.time_ns() // 1_000_000, values.encode())
 
 

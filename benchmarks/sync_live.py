@@ -22,7 +22,7 @@ def measure() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--rows", type=int, default=1_500_000, help="backlog of each round")
+    parser.add_argument("--rows", type=int, default=2_000_000, help="backlog of each round")
     options = parser.parse_args()
     idle, draining, rates = [], [], []
     with gateway() as site:
