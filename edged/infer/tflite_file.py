@@ -7,7 +7,7 @@ broken bytes end in an error here and not in native code. Only what a decision n
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,8 +62,8 @@ class TfliteFile(NamedTuple):
     custom_operators: tuple[str, ...]
 
 
-def read_declared(path: Path, data: bytes) -> TfliteFile:
-    """What the model at `path` declares, for runtimes that have the built-in operators and no others.
+def read_declared(path: Path, data: bytes, known: Collection[str] = ()) -> TfliteFile:
+    """What the model at `path` declares, for runtimes that have the built-in operators and, of others, `known` alone.
 
     Raises:
         ModelError: `corrupt`; `unsupported`: it needs a Coral Edge TPU or custom operators; `incompatible`: inputs and
@@ -73,16 +73,17 @@ def read_declared(path: Path, data: bytes) -> TfliteFile:
         declared = read_tflite(data)
     except ValueError as error:
         raise ModelError("corrupt", f"Cannot read {path}: {error}", hint="copy the model again") from error
-    if EDGETPU_OP in declared.custom_operators:
+    unknown = [name for name in declared.custom_operators if name not in known]
+    if EDGETPU_OP in unknown:
         raise ModelError(
             "unsupported",
             f"{path} is compiled for a Coral Edge TPU, which this runtime does not drive",
             hint="use the file it was compiled from, without _edgetpu in its name",
         )
-    if declared.custom_operators:
+    if unknown:
         raise ModelError(
             "unsupported",
-            f"{path} needs custom operators that this runtime does not have: {', '.join(declared.custom_operators)}",
+            f"{path} needs custom operators that this runtime does not have: {', '.join(unknown)}",
             hint="export the model again with built-in operators only",
         )
     for ports in (declared.inputs, declared.outputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,11 @@ def test_a_recurrent_network_reads_a_nine_whatever_it_saw_before(shared_data: Pa
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1_0.25_128_quant", "keras_lstm_mnist_ptq", "tools/split_concat"])
-def test_a_file_compiled_for_an_edge_tpu_is_refused_by_every_processor_runtime(shared_data: Path, name: str) -> None:
-    serving = served(shared_data / "coral" / f"{name}_edgetpu.tflite", *READS_TFLITE, "onnxruntime:cpu")
+def test_a_file_compiled_for_an_edge_tpu_alone_is_refused_by_every_processor_runtime(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    alone = shutil.copy(shared_data / "coral" / f"{name}_edgetpu.tflite", tmp_path)
+    serving = served(Path(alone), *READS_TFLITE, "onnxruntime:cpu")
     assert serving.model is None
     assert [each.code for each in serving.skipped] == ["unsupported", "unsupported", "incompatible"]
     assert "Coral Edge TPU" in serving.detail

@@ -18,7 +18,8 @@ from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.litert_cpu import LitertModel, load, try_elsewhere
+from edged.infer.runtimes.litert_cpu import load, try_elsewhere
+from edged.infer.runtimes.tflite_io import TfliteModel
 from edged.infer.tflite_file import TfliteFile, TfliteTensor
 from edged.messages import ModelInfo, TensorSpec
 from tests.unit.infer.models import sum_model
@@ -27,7 +28,7 @@ from tests.unit.infer.tflite_models import save, sum_tflite, tensor, unary
 MUTANTS = 12
 
 
-def loaded(path: Path) -> LitertModel:
+def loaded(path: Path) -> TfliteModel:
     return load(open_model(path, allow_unsigned=True), "cpu", LoadOptions())
 
 
@@ -187,7 +188,7 @@ def test_what_the_library_says_while_it_computes_becomes_a_code() -> None:
     declared = TfliteFile((TfliteTensor("x", "float32", (-1, 4), None),), (), ())
     info = ModelInfo("m", "1", "", "litert:cpu", (TensorSpec("x", "float32", (-1, 4)),), ())
     errors = RuntimeError("std::bad_alloc"), MemoryError(), RuntimeError("Node number 3 (SPLIT) failed to invoke")
-    model = LitertModel(BrokenRunner(*errors), info, declared)
+    model = TfliteModel(BrokenRunner(*errors), info, declared)
     found = []
     for _ in errors:
         with pytest.raises(InferenceError) as caught:
