@@ -108,6 +108,8 @@ class Engine:
         self._settled.set()
         self._waiting_for_turn: list[asyncio.Future[None]] = []
         self._draining = False
+        for runner in parts.runners:
+            runner.left_out = parts.meta.ledger.omissions(runner.name)
         parts.present.wake = self.wake
         parts.present.fell_behind = self.fell_behind
         parts.present.lane_stats = self.lane_stats

@@ -18,6 +18,7 @@ from edged.errors import InferenceError
 from edged.messages import QUALITY_BAD, QUALITY_UNCERTAIN, ResultContext
 from edged.pipeline.postprocess import Answers
 from edged.policy.mode import ModeState, degrades
+from edged.policy.relief import Declared, Thinning, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edged.pipeline.assemble import Assembler
     from edged.pipeline.postprocess import Postprocessor, Values
     from edged.pipeline.windows import Row, WindowBank
+    from edged.policy.governor import Measures
     from edged.ports import Clock, Model
 
     Outcome = Mapping[str, np.ndarray] | InferenceError
@@ -73,6 +75,7 @@ class RunnerParts(NamedTuple):
     assemble: rows of ready windows → model inputs by name, each with the batch axis first.
     model: None when nothing of the chain is usable: every window is answered with quality 0.
     arrival_is_ts: the time of arrival is declared to be the event time, so that it takes nothing from the quality.
+    may_slow: under pressure a share of the windows may be left out.
     """
 
     name: str
@@ -89,6 +92,7 @@ class RunnerParts(NamedTuple):
     unusable_reason: str
     latest_only: bool
     arrival_is_ts: bool = False
+    may_slow: bool = False
 
 
 class Job(NamedTuple):
@@ -109,11 +113,18 @@ class RunnerState(msgspec.Struct, array_like=True):
 
 
 class Runner:
-    """The moving part of one pipeline. All methods belong to the loop."""
+    """The moving part of one pipeline. All methods belong to the loop.
 
-    def __init__(self, parts: RunnerParts, clock: Clock, present: Present) -> None:
+    smaller: the same pipeline with a smaller model, for times of pressure; it shares windows and alarms with `parts`.
+    """
+
+    def __init__(self, parts: RunnerParts, clock: Clock, present: Present, smaller: RunnerParts | None = None) -> None:
         self.parts = parts
         self.name = parts.name
+        self.models = (parts,) if smaller is None else (parts, smaller)
+        """As configured, and the smaller one where there is one."""
+        self.left_out: dict[str, int] = {}
+        """Windows left out by declared policy, by reason; the engine puts the line of the books here."""
         self.cursor = 0
         """Newest event fed into the windows."""
         self.lagging = True
@@ -132,6 +143,9 @@ class Runner:
         self._newest: dict[str, tuple[int, int, str, int | None, int]] = {}
         self._jobs: deque[Job] = deque()
         self._context: tuple[tuple[ModeState, str], ResultContext] | None = None
+        self._wanted = parts
+        self._thinning = Thinning()
+        self._sifted = 0
 
     # --- in ---
 
@@ -180,10 +194,51 @@ class Runner:
         self._present.lane_stats(self.name, lane.stats())
         self.run()
 
+    # --- under pressure ---
+
+    def relieve(self, measures: Measures) -> None:
+        """The governor asks for less, or for all of the work again. The model changes between two calls."""
+        self._thinning.set(share_of(measures, Declared(self.parts.may_slow, self.parts.alarms is not None)))
+        self._wanted = self.models[-1] if measures.use_smaller_model else self.models[0]
+        self._context = None
+        self.run()
+
+    @property
+    def relieved(self) -> bool:
+        """Whether less is answered than configured, or by the smaller model."""
+        return self._thinning.active or self.parts is not self.models[0]
+
+    def oldest_ns(self) -> int | None:
+        """When the oldest input that waits for the lane arrived, while the pipeline keeps up; None: nothing waits."""
+        return self._jobs[0].arrived_ns if self._jobs and not self.lagging else None
+
+    def _sift(self) -> None:
+        """Leave out what is to be left out, each window judged once. They lie in the order of what closed them."""
+        before = len(self._ready)
+        takes, sifted = self._thinning.takes, self._sifted
+        self._sifted = max(sifted, self._ready[-1][-1])
+        self._ready = [window for window in self._ready if window[-1] <= sifted or takes(window[0])]
+        count = before - len(self._ready)
+        if count:
+            reason = self._thinning.reason
+            self.left_out[reason] = self.left_out.get(reason, 0) + count
+
+    def _exchanged(self) -> bool:
+        """Take the wanted model once nothing of the other one is on its way: answers keep their order."""
+        if self._wanted is not self.parts and not self._jobs:
+            self.parts = self._wanted
+            self._context = None
+        return self._wanted is self.parts
+
     # --- compute ---
 
     def run(self) -> None:
         """Answer what is ready: at once into the draft, or through the lane as far as it has room."""
+        if self._wanted is not self.parts and not self._exchanged():
+            self._bound()
+            return
+        if self._ready and self._thinning.active:
+            self._sift()
         if not self._ready:
             return
         if self.parts.lane is None:
@@ -275,7 +330,7 @@ class Runner:
         key = (present.mode, present.clock)
         if self._context is None or self._context[0] != key:
             info = self.parts.info
-            degraded = self.parts.degraded or degrades(present.mode.reasons, self.name)
+            degraded = self.parts.degraded or self.relieved or degrades(present.mode.reasons, self.name)
             context = ResultContext(
                 self.name, info.model, info.version, info.sha256, info.runtime,
                 present.mode.mode, degraded, present.clock, present.boot, self.parts.arrival_is_ts,
@@ -366,6 +421,8 @@ class Runner:
             "failed": self.failed,
             "late": self.late,
             "skipped": self.skipped,
+            "left_out": sum(self.left_out.values()),
+            "share": self._thinning.share,
             "waiting": self.waiting(),
             "lagging": self.lagging,
             "cursor": self.cursor,

@@ -45,6 +45,8 @@ class Ledger(msgspec.Struct):
 
     inputs: dict[str, InputTerms] = {}
     results: dict[str, ResultTerms] = {}
+    left_out: dict[str, dict[str, int]] = {}
+    """Windows that were not answered although their events are stored, by pipeline and declared reason."""
 
     def input(self, stream: str) -> InputTerms:
         """The terms of an input stream, opened at zero when first asked for."""
@@ -59,6 +61,10 @@ class Ledger(msgspec.Struct):
         if terms is None:
             terms = self.results[stream] = ResultTerms()
         return terms
+
+    def omissions(self, pipeline: str) -> dict[str, int]:
+        """What a pipeline left out by declared policy, by reason; opened when first asked for."""
+        return self.left_out.setdefault(pipeline, {})
 
     def problems(self, waiting: dict[str, int] | None = None) -> list[str]:
         """What does not add up, in words; empty when the books are right.

@@ -122,6 +122,8 @@ class Rig:
         lane: bool = False,
         usable: bool = True,
         latest_only: bool = False,
+        may_slow: bool = False,
+        smaller: bool = False,
         output: OutputSpec | None = None,
         slots: int = 1000,
         limits: TurnLimits | None = None,
@@ -163,8 +165,12 @@ class Rig:
             degraded=not usable,
             unusable_reason="model_unusable",
             latest_only=latest_only,
+            may_slow=may_slow,
         )
-        self.runner = Runner(parts, self.clock, self.present)
+        self.small_model = MeanModel(len(fields) if single else 0)
+        self.small_model.info = self.model.info._replace(model="small", version="2")
+        small = parts._replace(model=self.small_model, lane=None, info=self.small_model.info) if smaller else None
+        self.runner = Runner(parts, self.clock, self.present, small)
         self.source = Source(
             "p",
             JsonSource(SourceSpec(fields=fields, device="{topic[1]}")),
