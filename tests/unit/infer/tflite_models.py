@@ -85,7 +85,9 @@ def sum_tflite(path: Path, *, rows: int = -1) -> Path:
     )
 
 
-def unary(path: Path, dtype: str, *, builtin: int, custom: str = "", affine: tuple[float, int] | None = None) -> Path:
-    """Computes y = operator(x), free batch, 4 values each."""
-    ports = [tensor(name, dtype, (-1, 4), affine=affine) for name in ("x", "y")]
+def unary(
+    path: Path, dtype: str, *, builtin: int, custom: str = "", affine: tuple[float, int] | None = None, rows: int = -1
+) -> Path:
+    """Computes y = operator(x), 4 values each, free batch unless said."""
+    ports = [tensor(name, dtype, (rows, 4), affine=affine) for name in ("x", "y")]
     return save(path, ports, [0], [1], builtin=builtin, custom=custom)
