@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults evidence demo bench bench-sync bench-store wheel install lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults evidence demo bench bench-sync bench-store wheel install install-hub lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,7 +88,10 @@ wheel: setup ## dist/edged-*.whl
 	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 install: wheel ## edged as a systemd service: /usr/lib/edged, /usr/bin/edged, unit, user (root, or DESTDIR=FOLDER)
-	@scripts/install.sh "$(VENV)" dist/edged-*.whl "$(DESTDIR)"
+	@scripts/install.sh "$(VENV)" dist/edged-*.whl edged "$(DESTDIR)"
+
+install-hub: wheel ## edged-hub as a systemd service: /usr/lib/edged-hub, /usr/bin/edged-hub, unit, user (root, or DESTDIR=FOLDER)
+	@scripts/install.sh "$(VENV)" dist/edged-*.whl edged-hub "$(DESTDIR)"
 
 lock: setup ## resolve pyproject.toml anew into requirements/*.txt
 	@scripts/lock.sh

@@ -13,4 +13,5 @@ compile() {
 compile requirements/build.in --output-file requirements/build.txt
 compile pyproject.toml --all-extras --constraint requirements/build.txt --output-file requirements/lock.txt
 compile pyproject.toml --extra cpu --extra tools --extra stick --constraint requirements/lock.txt --output-file requirements/gateway.txt
+compile pyproject.toml --extra hub --constraint requirements/lock.txt --output-file requirements/hub.txt
 grep -c '==' requirements/lock.txt | xargs printf 'lock: %s packages in requirements/lock.txt\n'

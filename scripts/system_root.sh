@@ -13,5 +13,5 @@ if [ "$(minor "${SERVICE_PYTHON:-/usr/bin/python3}")" != "$(minor chroot "$base"
     exit 1
 fi
 rm -rf "$installed"
-make install DESTDIR="$installed" >&2
+make install install-hub DESTDIR="$installed" >&2
 echo "$installed:$base"
