@@ -17,6 +17,7 @@ RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
     "litert": ("cpu",),
     "coral": ("usb", "pci"),
     "tensorrt": ("gpu", "dla"),
+    "split": ("upstream",),  # the head of a model here, its tail at the centre
 }
 RULES = "rules"  # no model at all: the last resort at the end of a chain
 _SCHEMES = ("mqtt", "mqtts")

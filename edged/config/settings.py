@@ -344,6 +344,15 @@ class Upstream:
             le=86_400,
         ),
     ] = 300
+    infer_limit_kbit_s: Annotated[
+        int,
+        Key(
+            "Most bandwidth that questions of `split:upstream` and of cascades may take, beside rate_limit_kbit_s.",
+            why="below 8 kbit/s one question takes seconds; what it takes, alarms and results cannot have",
+            ge=8,
+            le=10_000_000,
+        ),
+    ] = 64
     receiver: Annotated[
         str | None,
         Key(

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from edged.infer.upstream import UpstreamAddress
+
 if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
     from edged.ports import Model
@@ -23,10 +25,12 @@ class LoadOptions(NamedTuple):
     """What the hardware class decides about a session.
 
     threads: of one call on the processor. cache: folder for what `prepare` makes (engines), None: nothing is kept.
+    upstream: who can be asked to compute, None: nobody.
     """
 
     threads: int = 1
     cache: Path | None = None
+    upstream: UpstreamAddress | None = None
 
 
 class Abilities(NamedTuple):
