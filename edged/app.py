@@ -8,19 +8,23 @@ import secrets
 from collections.abc import Coroutine, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edged import __version__
+from edged.engine.accelerators import Accelerators
 from edged.engine.build import Built, load_models
 from edged.engine.build import build as build_pipelines
 from edged.engine.catch_up import CatchUp
+from edged.engine.compute import Compute
 from edged.engine.delivery import RESULTS, Delivery
 from edged.engine.devices import Devices
 from edged.engine.draft import Present
 from edged.engine.engine import Engine, EngineParts, TurnLimits
+from edged.engine.governing import Governing, Surroundings, accelerator_state
 from edged.engine.herald import Herald
 from edged.engine.home import Home, record
 from edged.engine.homeward import Homeward
@@ -29,7 +33,7 @@ from edged.engine.last_values import LastValues
 from edged.engine.meta import load_meta
 from edged.engine.mode_keeper import ModeKeeper
 from edged.engine.recovery import recover
-from edged.engine.report import Report
+from edged.engine.report import Report, Sections
 from edged.engine.snapshot import Snapshots
 from edged.engine.upkeep import Upkeep
 from edged.errors import EdgedError
@@ -39,8 +43,12 @@ from edged.mqtt.configured import link_settings
 from edged.mqtt.link import MqttLink
 from edged.ops.host import folder_bytes, read_host
 from edged.ops.metrics import EngineMetrics
+from edged.ops.sensors.nvml import Nvml
+from edged.ops.sensors.report import read_devices
+from edged.ops.sensors.watch import DeviceWatch
 from edged.ops.status_samples import status_samples
 from edged.ops.status_server import Page, StatusServer, open_loopback, open_unix
+from edged.policy.governor import ACCELERATOR_STATES
 from edged.publish.board import Board
 from edged.publish.letters import LetterBox, gap_notice
 from edged.publish.notices import NoticeBox
@@ -51,10 +59,13 @@ from edged.store.values import StoreSettings
 
 if TYPE_CHECKING:
     from edged.config.settings import Config
+    from edged.engine.meta import Meta
+    from edged.engine.runner import Runner
     from edged.ops.logs import Log
+    from edged.policy.governor import AcceleratorState
     from edged.policy.mode import ModeState
     from edged.ports import Clock, SessionInfo
-    from edged.store.values import SalvageReport
+    from edged.store.values import Recovered, SalvageReport
     from edged.sync.protocol import StreamExtent
     from edged.uplink.receipts import ReceiptFolder
     from edged.uplink.supervisor import Uplink
@@ -64,13 +75,15 @@ CLOSE_LANE_S = 1.0  # a lane's running call may finish; a stuck one is left to t
 HOST_EVERY_S = 5.0
 
 
-async def build(config: Config, *, clock: Clock, log: Log) -> App:
+async def build(config: Config, *, clock: Clock, log: Log, sensors_root: Path = Path("/")) -> App:
     """Open the store, load the models, fold what is stored, and connect the parts. Nothing is taken yet.
+
+    sensors_root: where the folders of /sys and /proc are read.
 
     Raises:
         EdgedError: the store cannot be used, or the configuration contradicts itself.
     """
-    app = App(config, clock, log)
+    app = App(config, clock, log, sensors_root)
     opened = await open_store(
         StoreSettings(
             Path(config.gateway.state_dir),
@@ -86,19 +99,26 @@ async def build(config: Config, *, clock: Clock, log: Log) -> App:
         other_bytes=lambda: app.models_bytes,
     )
     try:
-        loaded = await asyncio.to_thread(load_models, config, clock)
+        loaded = await asyncio.to_thread(load_models, config, clock, app.accelerators.devices)
         await app.connect(opened, build_pipelines(config, loaded, clock, app.present, app.post))
     except BaseException:
+        await app.accelerators.close()
         await opened.journal.close()
         raise
     return app
 
 
+def _runtime(runner: Runner) -> str:
+    """What computes now; "" when nothing can."""
+    return runner.info.runtime if runner.parts.model is not None else ""
+
+
 class App:
     """The running daemon's parts and what the process needs of them."""
 
-    def __init__(self, config: Config, clock: Clock, log: Log) -> None:
+    def __init__(self, config: Config, clock: Clock, log: Log, sensors_root: Path = Path("/")) -> None:
         self.config = config
+        self.sensors_root = sensors_root
         self.clock = clock
         self.log = log
         self.failure: BaseException | None = None
@@ -117,11 +137,12 @@ class App:
         self._session: SessionInfo | None = None
         self._progress = (0, clock.mono_ns())
         self.uplink: Uplink | None = None
+        self.accelerators = Accelerators(clock, log)
 
     # --- connecting the parts ---
 
     async def connect(self, opened: OpenedStore, built: Built) -> None:
-        config, clock, recovered = self.config, self.clock, opened.recovered
+        config, recovered = self.config, opened.recovered
         self.epoch = recovered.epoch
         self.journal = opened.journal
         self.built = built
@@ -129,8 +150,24 @@ class App:
         # The same, unless numbers were left out because a damaged store had used them: those are told.
         meta.ledger.result(RESULTS).stored = recovered.next_result - 1
         meta.records = {"alarm": recovered.next_alarm - 1, "health": recovered.next_health - 1}
-        home = Home(meta, self.journal, frozenset(config.upstream.streams) if config.upstream else frozenset())
-        metrics = EngineMetrics(clock)
+        self.engine = self._engine(recovered, meta, built)
+        self._connect_engine(recovered)
+        will = self.herald.state_payload("offline", self.modes.mode)
+        self.link = MqttLink(link_settings(config, will), self.engine, self.clock, random.random)
+        self.herald.introduce(config, built.runners, self.epoch)
+        self._mode_changed(self.modes.state)  # who comes later finds a mode, also when it never changes
+        for runner in built.runners:
+            self.present.attend(runner)
+        await self._recover(opened)
+        self.engine.attach(self.link)
+        if config.upstream is not None:
+            self.upkeep.sample_every_s = config.upstream.health_interval_s
+            if config.upstream.url:
+                self._connect_upstream(config)
+
+    def _engine(self, recovered: Recovered, meta: Meta, built: Built) -> Engine:
+        """The engine and what it works with."""
+        config, clock = self.config, self.clock
         letters = LetterBox()
         encoder = ResultEncoder(
             config.root, config.gateway.site, config.gateway.id, self.epoch, expiry_s=config.results.result_expiry_s
@@ -143,12 +180,7 @@ class App:
             board=self.board,
             ledger=meta.ledger,
         )
-        self.devices = Devices(
-            stale_ms=config.limits.device_stale_s * 1000,
-            offline_ms=config.limits.device_offline_s * 1000,
-            limit=config.limits.max_devices,
-        )
-        self.engine = Engine(
+        engine = Engine(
             EngineParts(
                 journal=self.journal,
                 intake=Intake(built.sources, Routes(built.filters), meta.ledger, letters, self.present),
@@ -158,55 +190,77 @@ class App:
                 letters=letters,
                 last_values=LastValues(config.root, self.board, config.results.last_interval_ms),
                 modes=self.modes,
-                metrics=metrics,
+                metrics=EngineMetrics(clock),
                 meta=meta,
                 present=self.present,
                 clock=clock,
-                home=home,
+                home=Home(meta, self.journal, frozenset(config.upstream.streams) if config.upstream else frozenset()),
             ),
             TurnLimits(config.store.commit_linger_ms / 1000, config.store.max_batch_events),
             next_event=recovered.next_event,
             next_result=recovered.next_result,
         )
-        self.engine.newest_batch = recovered.next_batch - 1
-        self.snapshots = Snapshots(
-            self.engine, self.devices, self.journal, clock, self.log, config.store.snapshot_interval_s
+        engine.newest_batch = recovered.next_batch - 1
+        return engine
+
+    def _connect_engine(self, recovered: Recovered) -> None:
+        """Everything that stands around the engine: devices, snapshots, the way home, reports, governor, catch-up."""
+        config, engine = self.config, self.engine
+        self.devices = Devices(
+            stale_ms=config.limits.device_stale_s * 1000,
+            offline_ms=config.limits.device_offline_s * 1000,
+            limit=config.limits.max_devices,
         )
-        self.homeward = Homeward(self.engine, self.log, self.on_failure, self._receipts(config))
-        self.report = Report(
-            self.engine,
-            self.devices,
-            clock,
-            identity={
-                "site": config.gateway.site,
-                "gateway": config.gateway.id,
-                "instance": self.herald.instance,
-                "epoch": self.epoch,
-                "version": __version__,
-            },
+        self.snapshots = Snapshots(
+            engine, self.devices, self.journal, self.clock, self.log, config.store.snapshot_interval_s
+        )
+        self.homeward = Homeward(engine, self.log, self.on_failure, self._receipts(config))
+        read = partial(read_devices, self.sensors_root, nvml=Nvml(), state_dir=Path(config.gateway.state_dir))
+        self.governing = Governing(engine, self.log, DeviceWatch(read), self._surroundings)
+        self.report = Report(engine, self.devices, self.clock, identity=self._identity(), sections=self._sections())
+        self.upkeep = Upkeep(engine, self.devices, self.report, self.snapshots, config.root)
+        engine.on_devices = self.upkeep.saw
+        engine.on_session = self.on_session
+        self.present.on_alarm = self.upkeep.alarm
+        compute = Compute(self.modes, engine.parts.metrics.registry, self.log)
+        self.present.computed = compute.computed
+        self.present.attend = compute.attend
+        self.catch_up = CatchUp(engine, self.journal, self.present.stir)
+        self.catch_up.on_lost = self.upkeep.unanswered
+
+    def _identity(self) -> dict[str, str]:
+        gateway = self.config.gateway
+        instance = self.herald.instance
+        return {
+            "site": gateway.site,
+            "gateway": gateway.id,
+            "instance": instance,
+            "epoch": self.epoch,
+            "version": __version__,
+        }
+
+    def _sections(self) -> Sections:
+        return Sections(
             host=lambda: self._host,
             store=lambda: self._store,
             link=lambda: self.link.statistics()._asdict(),
             uplink=lambda: self.homeward.status,
+            pressure=self.governing.pressure,
+            device=self.governing.device,
         )
-        self.upkeep = Upkeep(self.engine, self.devices, self.report, self.snapshots, config.root)
-        self.engine.on_devices = self.upkeep.saw
-        self.engine.on_session = self.on_session
-        self.present.on_alarm = self.upkeep.alarm
-        self.catch_up = CatchUp(self.engine, self.journal, self.present.stir)
-        self.catch_up.on_lost = self.upkeep.unanswered
-        will = self.herald.state_payload("offline", self.modes.mode)
-        self.link = MqttLink(link_settings(config, will), self.engine, clock, random.random)
-        self.herald.introduce(config, built.runners, self.epoch)
-        self._mode_changed(self.modes.state)  # who comes later finds a mode, also when it never changes
-        for reason in built.reasons:
-            self.modes.set(reason.code, True, subject=reason.pipeline, detail=reason.detail)
-        await self._recover(opened)
-        self.engine.attach(self.link)
-        if config.upstream is not None:
-            self.upkeep.sample_every_s = config.upstream.health_interval_s
-            if config.upstream.url:
-                self._connect_upstream(config)
+
+    def _surroundings(self) -> Surroundings:
+        """What the governor cannot see from the engine."""
+        room_days = self._store.get("days_of_room")
+        return Surroundings(room_days if isinstance(room_days, float) else None, self._accelerator())
+
+    def _accelerator(self) -> AcceleratorState | None:
+        """The worst of the pipelines whose chain begins with one; None: no chain does."""
+        states = [
+            accelerator_state(pipeline.model.chain or self.config.hardware.chain, _runtime(runner))
+            for pipeline, runner in zip(self.config.pipelines, self.built.runners, strict=True)
+        ]
+        return max((state for state in states if state is not None), key=ACCELERATOR_STATES.index, default=None)
 
     def _receipts(self, config: Config) -> ReceiptFolder | None:
         """Where receipts of sticks are laid; None where the configuration trusts no hub's keys."""
@@ -297,6 +351,8 @@ class App:
             ("catch-up", self.catch_up.run()),
             ("upkeep", self.upkeep.run()),
             ("host", self._look_at_host()),
+            ("governor", self.governing.run()),
+            ("accelerators", self.accelerators.run()),
             ("homeward", self.homeward.run()),
             *([("uplink", self.uplink.run())] if self.uplink is not None else []),
         ]
@@ -423,11 +479,14 @@ class App:
         self._status.close()
         if self.uplink is not None:
             await self.uplink.stop()
-        for lane in self.built.lanes:
-            await asyncio.to_thread(lane.close, CLOSE_LANE_S)
-        for runner in self.built.runners:
-            if runner.parts.model is not None and runner.parts.lane is None:
-                runner.parts.model.close()
+        for parts in (parts for runner in self.built.runners for parts in runner.models):
+            if parts.lane is not None:
+                await asyncio.to_thread(parts.lane.close, CLOSE_LANE_S)
+            elif parts.model is not None:
+                parts.model.close()
+        for chain in self.built.chains:
+            await asyncio.to_thread(chain.close)
+        await self.accelerators.close()
         if self.failure is None:
             # A full disk keeps its unit for ever: what is not durable by then is not acknowledged, so nothing is lost.
             with suppress(TimeoutError):

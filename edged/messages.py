@@ -184,7 +184,10 @@ class TensorSpec(NamedTuple):
 
 
 class ModelInfo(NamedTuple):
-    """What really computes: goes into every result."""
+    """What really computes: goes into every result.
+
+    placement: (provider or device, nodes of the graph it computes); empty where the library does not tell.
+    """
 
     model: str
     version: str
@@ -192,3 +195,4 @@ class ModelInfo(NamedTuple):
     runtime: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    placement: tuple[tuple[str, int], ...] = ()

@@ -68,6 +68,58 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """When a runtime that failed is tried again, and when it serves again."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    retry_first_s: Annotated[
+        float,
+        Key(
+            "Pause before a failed runtime is loaded again; doubles with each failure in a row, up to 5 min.",
+            why="at once would be a loop, an hour no attempt",
+            gt=0,
+            le=3600,
+        ),
+    ] = 2.0
+    restarts: Annotated[
+        int,
+        Key(
+            "Restarts within 10 min before the device is said to need a power cycle; then it is tried every half hour.",
+            why="an accelerator that crashes for ever only disturbs",
+            ge=1,
+            le=1000,
+        ),
+    ] = 5
+    return_probes: Annotated[
+        int,
+        Key("Good answers in a row before a better runtime serves again.", why="1 trusts at once", ge=1, le=1000),
+    ] = 3
+    probe_every_s: Annotated[
+        float, Key("Distance of those probes.", why="a probe is a call that computes nothing useful", gt=0, le=3600)
+    ] = 2.0
+    return_after_s: Annotated[
+        float,
+        Key(
+            "Least time a better runtime must have been well before it serves again; doubles, up to 10 min, when it "
+            "fell soon after its last return.",
+            why="0 would drag the results along with a loose plug",
+            ge=0,
+            le=86_400,
+        ),
+    ] = 10.0
+    warm: Annotated[
+        int,
+        Key(
+            "Runtimes below the serving one that are kept loaded, so that a fall costs one call and not one load.",
+            why="each takes the memory of one model",
+            ge=0,
+            le=8,
+        ),
+    ] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareClass:
     """One kind of box. `[hardware]` in the configuration overrides single keys of the class file."""
 
@@ -95,4 +147,5 @@ class HardwareClass:
     ] = 1
     limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
     lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
+    fallback: Annotated[Fallback, Key("From one runtime to the next, and back.")] = Fallback()
     envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()

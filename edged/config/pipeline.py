@@ -194,6 +194,18 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One declared threshold: what is said about a device when no model can answer."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    label: Annotated[str, Key("Label of the result while the rule holds.", max_chars=128, why="it stands in results")]
+    field: Annotated[FieldPath, Key("Which of input.fields is compared, as the sensor sends it.", max_chars=256)]
+    above: Annotated[float | None, Key("The rule holds above this value.")] = None
+    below: Annotated[float | None, Key("The rule holds below this value.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
     """Which model answers, on which runtimes, and how long it may take."""
 
@@ -226,6 +238,42 @@ class ModelSource:
         int,
         Key("Longest time one call may take.", why="below 1 ms only noise is measured", ge=1, le=60_000),
     ] = 50
+    hang_ms: Annotated[
+        int | None,
+        Key(
+            "A call on an accelerator that takes longer is called hung: its process is ended, the next runtime answers; "
+            "absent: four times deadline_ms, at least 250.",
+            why="a late answer is better than a restart; a minute without answers is an outage",
+            ge=1,
+            le=60_000,
+        ),
+    ] = None
+    require_accelerator: Annotated[
+        bool,
+        Key("The processor and rules must never answer: without an accelerator results have quality 0, loudly."),
+    ] = False
+    rules: Annotated[
+        tuple[Rule, ...],
+        Key(
+            'Thresholds that answer when no runtime can; the first that holds wins. Used where "rules" ends the chain.',
+            max_items=64,
+            why="what needs more rules needs a model",
+        ),
+    ] = ()
+    last_good_s: Annotated[
+        float,
+        Key(
+            "When neither a runtime nor a rule can answer, the device's last good answer is repeated with quality 64 "
+            "while it is not older; 0: never.",
+            why="a repeated answer hides that nothing is measured; an hour is no answer any more",
+            ge=0,
+            le=3600,
+        ),
+    ] = 0.0
+    rates_hz: Annotated[
+        Mapping[str, float],
+        Key('With input.policy = "latest": most calls a second by runtime of the chain; the rest is counted as skipped.'),
+    ] = field(default_factory=dict)
     inputs: Annotated[
         Mapping[str, tuple[FieldPath, ...]],
         Key("For models with several inputs: the fields of each input by its name."),
@@ -247,6 +295,11 @@ class ModelSource:
             le=65_536,
         ),
     ] = 256
+
+    @property
+    def hang_s(self) -> float:
+        """When a call counts as hung."""
+        return max(0.25, 4 * self.deadline_ms / 1000) if self.hang_ms is None else self.hang_ms / 1000
 
     def slot_dir(self, state_dir: str) -> str:
         """Folder of the slot below the state folder; "" when the model is a plain file."""

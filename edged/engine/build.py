@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edged.engine.intake import Source
 from edged.engine.runner import Runner, RunnerParts
+from edged.engine.stand_in import StandIn, StandInSpec
 from edged.errors import ConfigError, ModelError
-from edged.infer.chain import ChainSpec, Serving, load_chain
+from edged.infer.chain import Chain, ChainSpec, Serving, load_chain
 from edged.infer.lane import Lane, LaneLimits
 from edged.infer.runtime import LoadOptions
+from edged.infer.runtimes.rules import RUNTIME as RULES
+from edged.infer.runtimes.rules import Rule
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.sequence import SequenceTracker
 from edged.ingest.spec import SequenceSpec, SourceSpec
@@ -21,32 +24,27 @@ from edged.pipeline.assemble import Assembler
 from edged.pipeline.postprocess import Postprocessor
 from edged.pipeline.spec import AlarmRule, CalibratedThreshold, InputSpec, OutputSpec, Scaling
 from edged.pipeline.windows import WindowBank
-from edged.policy.batching import best_batch, choose_commit, choose_host
+from edged.policy.batching import Cost, best_batch, choose_commit, choose_host
+from edged.policy.chain import Limits
 
 if TYPE_CHECKING:
     from edged.config.pipeline import Calibration, Output, Pipeline
     from edged.config.settings import Config
     from edged.engine.draft import Present
+    from edged.infer.chain_model import ChainModel
+    from edged.infer.proof import Live
+    from edged.infer.rung import Hosting
     from edged.ports import Clock
 
 STUCK_DEADLINES = 20  # a call this many times over its deadline is not slow but stuck ...
 STUCK_AT_LEAST_S = 5.0  # ... but never sooner than this: a swapped-out box answers late and is fine
 
 
-class Reason(NamedTuple):
-    """Why a pipeline does not run as configured; goes into the mode."""
-
-    code: str
-    pipeline: str
-    detail: str
-
-
 class Built(NamedTuple):
     sources: tuple[Source, ...]
     runners: tuple[Runner, ...]
     filters: tuple[tuple[str, Source], ...]
-    lanes: tuple[Lane, ...]
-    reasons: tuple[Reason, ...]
+    chains: tuple[Chain, ...]
 
 
 class Loaded(NamedTuple):
@@ -57,28 +55,73 @@ class Loaded(NamedTuple):
     width: int | None
 
 
-def load_models(config: Config, clock: Clock) -> list[Loaded]:
-    """Load every pipeline's model. Blocks; a model that cannot be used is an answer, not an exception."""
-    return [_load(config, pipeline, clock) for pipeline in config.pipelines]
+def load_models(config: Config, clock: Clock, hosting: Hosting | None = None) -> list[Loaded]:
+    """Load every pipeline's model. Blocks; a model that cannot be used is an answer, not an exception.
+
+    hosting: who runs accelerators in processes of their own.
+    """
+    loaded = [_load(config, pipeline, clock, hosting) for pipeline in config.pipelines]
+    # Only now: what they load in the background would disturb the measurement of the others.
+    for item in loaded:
+        item.serving.chain.start()
+    return loaded
 
 
-def _load(config: Config, pipeline: Pipeline, clock: Clock) -> Loaded:
-    model = pipeline.model
-    location = Path(model.path) if model.path else Path(model.slot_dir(config.gateway.state_dir))
+def _load(config: Config, pipeline: Pipeline, clock: Clock, hosting: Hosting | None) -> Loaded:
+    model, wanted = pipeline.model, config.hardware.fallback
+    fits = _Fits(config, pipeline)
     spec = ChainSpec(
         pipeline.name,
-        location,
+        Path(model.path) if model.path else Path(model.slot_dir(config.gateway.state_dir)),
         model.chain or config.hardware.chain,
         model.version or "",
         allow_unsigned=config.security.allow_unsigned,
         max_bytes=config.hardware.limits.model_bytes,
-        options=LoadOptions(max(1, config.hardware.cpu_threads)),
+        options=LoadOptions(max(1, config.hardware.cpu_threads), Path(config.gateway.state_dir) / "engines"),
+        limits=Limits(
+            retry_first_s=wanted.retry_first_s,
+            restarts_count=wanted.restarts,
+            return_probes=wanted.return_probes,
+            probe_every_s=wanted.probe_every_s,
+            return_after_s=wanted.return_after_s,
+            warm_count=wanted.warm,
+        ),
+        require_accelerator=model.require_accelerator,
+        fits=fits,
     )
-    serving = load_chain(spec, clock)
-    return Loaded(pipeline, serving, _row_width(pipeline, serving))
+    serving = load_chain(spec, clock, hosting=hosting)
+    if fits.contradiction is not None:
+        raise fits.contradiction
+    info = None if serving.model is None else serving.model.info
+    return Loaded(pipeline, serving, _row_width(pipeline, info))
 
 
-def _row_width(pipeline: Pipeline, serving: Serving) -> int | None:
+class _Fits:
+    """Does a model fit a pipeline? A configuration that contradicts itself is no fault of the model: it is kept."""
+
+    def __init__(self, config: Config, pipeline: Pipeline) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self.contradiction: ConfigError | None = None
+
+    def __call__(self, info: ModelInfo) -> None:
+        """Raises ModelError (`incompatible`)."""
+        try:
+            _fitted(self._config, self._pipeline, _row_width(self._pipeline, info), info)
+        except ConfigError as error:
+            self.contradiction = error
+            raise ModelError("incompatible", str(error)) from error
+
+
+def _fitted(config: Config, pipeline: Pipeline, width: int | None, info: ModelInfo) -> tuple[Assembler, Postprocessor]:
+    """What stands around a model. Raises `ModelError` (`incompatible`) for one that takes or gives something else."""
+    return (
+        Assembler(_input_spec(config, pipeline, width), info.inputs),
+        Postprocessor(_output_spec(pipeline.output), info.outputs, config.limits.max_devices),
+    )
+
+
+def _row_width(pipeline: Pipeline, info: ModelInfo | None) -> int | None:
     """Numbers per event, where fields may be waveforms: as many as the model's input wants.
 
     0, any number, where features are taken of them, or where no model says how many it wanted.
@@ -86,12 +129,12 @@ def _row_width(pipeline: Pipeline, serving: Serving) -> int | None:
     spec = pipeline.input
     if spec.window > 1 or spec.stride > 1 or spec.resample_ms:
         return None
-    if serving.model is None or spec.features:
+    if info is None or spec.features:
         return 0
-    if len(serving.model.info.inputs) != 1:
+    if len(info.inputs) != 1:
         return None
     size = 1
-    for axis in serving.model.info.inputs[0].shape[1:]:
+    for axis in info.inputs[0].shape[1:]:
         if axis < 0:
             return None
         size *= axis
@@ -102,13 +145,11 @@ def build(
     config: Config, loaded: Sequence[Loaded], clock: Clock, present: Present, post: Callable[..., object]
 ) -> Built:
     """Connect sources, windows, models and lanes. Raises `ConfigError` for what contradicts itself."""
-    runners, lanes, reasons = [], [], []
+    runners = []
     by_source: dict[tuple[object, ...], list[tuple[Loaded, Runner]]] = {}
     for item in loaded:
-        runner, lane, reason = _runner(config, item, clock, present, post)
+        runner = _runner(config, item, clock, present, post)
         runners.append(runner)
-        lanes += [lane] if lane is not None else []
-        reasons += [reason] if reason is not None else []
         by_source.setdefault(_source_key(item), []).append((item, runner))
     sources, filters = [], []
     for members in by_source.values():
@@ -127,7 +168,8 @@ def build(
         )
         sources.append(source)
         filters += [(text, source) for text in first.topics]
-    return Built(tuple(sources), tuple(runners), tuple(filters), tuple(lanes), tuple(reasons))
+    chains = tuple(item.serving.chain for item in loaded)
+    return Built(tuple(sources), tuple(runners), tuple(filters), chains)
 
 
 def _source_key(item: Loaded) -> tuple[object, ...]:
@@ -162,8 +204,8 @@ def _source_spec(config: Config, item: Loaded) -> SourceSpec:
     )
 
 
-def _input_spec(config: Config, item: Loaded) -> InputSpec:
-    spec = item.pipeline.input
+def _input_spec(config: Config, pipeline: Pipeline, width: int | None) -> InputSpec:
+    spec = pipeline.input
     scaling = None
     if spec.scaling:
         lines = [spec.scaling.get(name) for name in spec.fields]
@@ -173,7 +215,7 @@ def _input_spec(config: Config, item: Loaded) -> InputSpec:
         )
     return InputSpec(
         fields=spec.fields,
-        width=item.width,
+        width=width,
         window=spec.window,
         stride=spec.stride,
         max_gap_ms=spec.max_gap_ms,
@@ -184,7 +226,7 @@ def _input_spec(config: Config, item: Loaded) -> InputSpec:
         fft_bins=spec.fft_bins or 0,
         sample_rate_hz=spec.sample_rate_hz,
         layout=None if spec.layout == "auto" else spec.layout,
-        inputs=item.pipeline.model.inputs,
+        inputs=pipeline.model.inputs,
         max_devices=config.limits.max_devices,
     )
 
@@ -218,63 +260,114 @@ def _calibrated(calibration: Calibration) -> CalibratedThreshold:
 
 def _runner(
     config: Config, item: Loaded, clock: Clock, present: Present, post: Callable[..., object]
-) -> tuple[Runner, Lane | None, Reason | None]:
+) -> Runner:
     pipeline, serving = item.pipeline, item.serving
-    inputs, output = _input_spec(config, item), _output_spec(pipeline.output)
-    deadline_ms = pipeline.model.deadline_ms
-    model, lane = serving.model, None
-    assemble = interpret = None
-    reason = Reason(serving.reason, pipeline.name, serving.detail) if serving.reason else None
-    if model is not None:
-        try:
-            assemble = Assembler(inputs, model.info.inputs)
-            interpret = Postprocessor(output, model.info.outputs, config.limits.max_devices)
-        except ModelError as error:  # loads, but does not fit this pipeline: unusable, and said so
-            reason = Reason("model_unusable", pipeline.name, str(error))
-            model = None
-    max_batch = pipeline.model.max_batch
-    if model is not None:
-        lanes = config.hardware.lanes
-        after = choose_commit(pipeline.model.commit, serving.cost, together_max_ms=lanes.together_max_ms) == "after"
-        if after or (
-            pipeline.model.commit == "auto" and choose_host(serving.cost, inline_max_us=lanes.inline_max_us) == "lane"
-        ):
-            assert serving.reload is not None
-            max_batch = best_batch(serving.cost, max_batch, deadline_ms, largest=max_batch)
-            lane = Lane(
-                pipeline.name,
-                model,
-                reload=serving.reload,
-                clock=clock,
-                post=post,
-                limits=LaneLimits(
-                    deadline_s=deadline_ms / 1000,
-                    stuck_after_s=max(STUCK_AT_LEAST_S, STUCK_DEADLINES * deadline_ms / 1000),
-                ),
-            )
-    parts = RunnerParts(
+    inputs, output = _input_spec(config, pipeline, item.width), _output_spec(pipeline.output)
+    rules_alone = not serving.chain.names and not pipeline.model.require_accelerator
+    bare = RunnerParts(
         name=pipeline.name,
         bank=WindowBank(inputs),
-        assemble=assemble,
-        interpret=interpret,
+        assemble=None,
+        interpret=None,
         alarms=AlarmBank(output.alarms) if output.alarms else None,
-        model=model,
-        lane=lane,
-        info=model.info if model is not None else _no_model(pipeline),
-        deadline_ms=deadline_ms,
-        max_batch=max_batch,
-        degraded=reason is not None,
-        unusable_reason=_unusable_code(reason),
+        model=None,
+        lane=None,
+        info=_no_model(pipeline),
+        deadline_ms=pipeline.model.deadline_ms,
+        max_batch=pipeline.model.max_batch,
+        degraded=False,
+        unusable_reason=serving.reason or "model_unusable",
         latest_only=pipeline.input.policy == "latest",
         arrival_is_ts=pipeline.input.ts_source == "arrival",
+        may_slow=pipeline.input.policy == "latest",
+        chain=serving.chain,
+        stand_in=_stand_in(config, pipeline, rules_alone),
+        rates_hz=pipeline.model.rates_hz,
     )
-    return Runner(parts, clock, present), lane, reason
+    refit = _Refit(config, item, clock, post)
+    live = serving.chain.serving
+    parts = refit(bare, live) if live is not None else None
+    return Runner((parts or bare)._replace(refit=refit), clock, present)
+
+
+class _Refit:
+    """Makes the parts of one pipeline for the rung that serves. Belongs to the loop."""
+
+    def __init__(self, config: Config, item: Loaded, clock: Clock, post: Callable[..., object]) -> None:
+        self._config = config
+        self._item = item
+        self._clock = clock
+        self._post = post
+
+    def __call__(self, parts: RunnerParts, live: Live) -> RunnerParts | None:
+        """Parts with a model, on a lane where the rung is slow; None when `parts` are right as they are."""
+        lane_needed = parts.lane is None and self._is_slow(live.cost)
+        if parts.model is not None and not lane_needed:
+            return None
+        pipeline, chain = self._item.pipeline, self._item.serving.chain
+        width = _row_width(pipeline, live.info)
+        assemble, interpret = parts.assemble, parts.interpret
+        if parts.model is None:
+            try:
+                assemble, interpret = _fitted(self._config, pipeline, width, live.info)
+            except (ModelError, ConfigError):  # the chain has asked before: another pipeline's business
+                return None
+        model = chain.model()
+        fresh = parts._replace(assemble=assemble, interpret=interpret, model=model, info=live.info)
+        if self._item.width == 0 and not pipeline.input.features:
+            fresh = fresh._replace(width=len(pipeline.input.fields) if width is None else width)
+        if not lane_needed:
+            return fresh
+        deadline_ms, max_batch = pipeline.model.deadline_ms, pipeline.model.max_batch
+        return fresh._replace(
+            lane=self._lane(model), max_batch=best_batch(live.cost, max_batch, deadline_ms, largest=max_batch)
+        )
+
+    def _is_slow(self, cost: Cost) -> bool:
+        """Whether the model must leave the loop. A call of another process always does: it may hang."""
+        lanes, model = self._config.hardware.lanes, self._item.pipeline.model
+        if self._item.serving.chain.isolated:
+            return True
+        if choose_commit(model.commit, cost, together_max_ms=lanes.together_max_ms) == "after":
+            return True
+        return model.commit == "auto" and choose_host(cost, inline_max_us=lanes.inline_max_us) == "lane"
+
+    def _lane(self, model: ChainModel) -> Lane:
+        pipeline, chain = self._item.pipeline, self._item.serving.chain
+        hang_s = pipeline.model.hang_s
+        return Lane(
+            pipeline.name,
+            model,
+            reload=chain.renew,
+            clock=self._clock,
+            post=self._post,
+            limits=LaneLimits(
+                deadline_s=hang_s,
+                # Longer than a hang on every rung of the chain takes.
+                stuck_after_s=max(
+                    STUCK_AT_LEAST_S,
+                    STUCK_DEADLINES * pipeline.model.deadline_ms / 1000,
+                    2 * hang_s * (len(chain.names) + 1),
+                ),
+            ),
+        )
+
+
+def _stand_in(config: Config, pipeline: Pipeline, rules_alone: bool) -> StandIn | None:
+    """Rules where they end the chain, else the memory of the last good answers; None where neither is declared."""
+    model, fields = pipeline.model, pipeline.input.fields
+    chain = model.chain or config.hardware.chain
+    if model.require_accelerator:
+        return None
+    rules = tuple(
+        Rule(rule.label, fields.index(rule.field), rule.above, rule.below) for rule in model.rules if RULES in chain
+    )
+    if not rules and not model.last_good_s:
+        return None
+    spec = StandInSpec(rules, model.last_good_s, len(fields), rules_alone, config.limits.max_devices)
+    return StandIn(spec, pipeline.name)
 
 
 def _no_model(pipeline: Pipeline) -> ModelInfo:
     name = pipeline.model.slot or Path(pipeline.model.path or "").stem
     return ModelInfo(name, pipeline.model.version or "", "", "none", (), ())
-
-
-def _unusable_code(reason: Reason | None) -> str:
-    return reason.code if reason is not None else "model_unusable"

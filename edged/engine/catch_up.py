@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edged.errors import Refused
-
 if TYPE_CHECKING:
     from edged.engine.engine import Engine
     from edged.engine.intake import Source
@@ -50,7 +48,8 @@ class CatchUp:
         """One chunk. True when the pipeline moved on."""
         engine = self._engine
         if runner.cursor < engine.committed_event:
-            groups = await self._journal.read_events(runner.cursor + 1, CHUNK_EVENTS)
+            chunk = min(CHUNK_EVENTS, max(1, runner.parts.ready_limit // 4))
+            groups = await self._journal.read_events(runner.cursor + 1, chunk)
             for group in groups:
                 self._pass_over(runner, group.first_seq - 1)
                 self._feed(runner, group)
@@ -90,16 +89,13 @@ class CatchUp:
                 continue
             source = sources.get(name)
             if source is not None and runner in source.runners:
-                row = self._row(source, topic, payload)
+                row = source.reread(topic, payload)
                 if row is not None:
                     runner.feed(device, ts, row, seq, topic, in_seq, flags)
+                elif not runner.parts.frames:
+                    self.unreadable += 1
+                elif seq > answered:
+                    runner.skip(seq, "restart")
             runner.cursor = seq
             if seq <= answered:
                 runner.discard_ready()
-
-    def _row(self, source: Source, topic: str, payload: bytes) -> tuple[float, ...] | None:
-        (parsed,) = source.parse(topic, payload)
-        if isinstance(parsed, Refused):
-            self.unreadable += 1
-            return None
-        return parsed[4]

@@ -10,7 +10,9 @@ from edged.messages import EventColumns, Notice, ResultColumns, ResultContext
 from edged.policy.mode import ModeState
 
 if TYPE_CHECKING:
+    from edged.engine.runner import Runner
     from edged.infer.lane import LaneStats
+    from edged.messages import ModelInfo
     from edged.pipeline.alarm import AlarmChange
 
 
@@ -47,7 +49,10 @@ class Present:
 
     arrived_ns: monotonic time at which the first message of the current turn arrived.
     wake: asks the engine for a turn, because the draft has grown outside one (a lane answered).
+    computed: another rung than before has computed, its results are not written yet. attend: a runner's turn to look at
+    its chain.
     fell_behind: a pipeline's lane is full; its events wait in the store. stir: the catch-up has something to do.
+    letter: a dead letter for an input found unreadable when its turn came: reason, detail, topic and payload.
     """
 
     def __init__(self, boot: str) -> None:
@@ -59,7 +64,10 @@ class Present:
         self.wake: Callable[[], None] = lambda: None
         self.fell_behind: Callable[[str], None] = lambda _pipeline: None
         self.lane_stats: Callable[[str, LaneStats], None] = lambda _pipeline, _stats: None
+        self.computed: Callable[[Runner, ModelInfo], None] = lambda _runner, _info: None
+        self.attend: Callable[[Runner], None] = lambda _runner: None
         self.on_alarm: Callable[[str, AlarmChange], None] = lambda _pipeline, _change: None
+        self.letter: Callable[[str, str, str, bytes], None] = lambda _reason, _detail, _topic, _payload: None
         self.stir = asyncio.Event()
 
     def fresh_draft(self) -> Draft:

@@ -113,6 +113,7 @@ class Engine:
         parts.present.wake = self.wake
         parts.present.fell_behind = self.fell_behind
         parts.present.lane_stats = self.lane_stats
+        parts.present.letter = self._letter
 
     def attach(self, link: Link) -> None:
         self._link = link
@@ -237,6 +238,8 @@ class Engine:
         """The books and cursors as of now."""
         meta, delivery, journal = self.parts.meta, self.parts.delivery, self.parts.journal
         meta.done = {runner.name: runner.done() for runner in self.parts.runners}
+        for runner in self.parts.runners:
+            runner.count_skips()
         meta.sent = journal.delivered_upto = delivery.outbox.delivered
         meta.notices = journal.noticed_upto = delivery.notices.delivered
         journal.answered_upto = min(meta.done.values(), default=0)

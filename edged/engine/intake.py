@@ -5,7 +5,7 @@ The loop in `take` runs for every message; all else in the engine runs once per 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from edged.engine.runner import FLAG_RETAINED, FLAG_TS_ARRIVAL
@@ -16,10 +16,12 @@ from edged.policy.ledger import InputTerms, Ledger, add
 if TYPE_CHECKING:
     from edged.engine.draft import Present
     from edged.engine.runner import Runner
-    from edged.ingest.decode_json import JsonSource
+    from edged.ingest.decode_json import JsonSource, Parsed
+    from edged.ingest.image import ImageSource, ParsedFrame
     from edged.ingest.routes import Routes
     from edged.ingest.sequence import SequenceTracker
     from edged.messages import Inbound
+    from edged.pipeline.windows import Row
     from edged.publish.letters import LetterBox
 
 UNROUTED = "unrouted"  # the ledger stream of messages that no source wants
@@ -29,9 +31,12 @@ DUPLICATE = "duplicate"
 class Source:
     """One source of events: its decoder, its memory of sequences, the pipelines it feeds."""
 
-    def __init__(self, name: str, decoder: JsonSource, tracker: SequenceTracker, runners: Sequence[Runner]) -> None:
+    def __init__(
+        self, name: str, decoder: JsonSource | ImageSource, tracker: SequenceTracker, runners: Sequence[Runner]
+    ) -> None:
         self.name = name
-        self.parse = decoder.parse
+        self.parse: Callable[[str, bytes], Sequence[Parsed | ParsedFrame | Refused]] = decoder.parse
+        self.reread: Callable[[str, bytes], Row | bytes | None] = decoder.reread
         self.tracker = tracker
         self.admit = tracker.admit
         self.admit_unnumbered = tracker.admit_unnumbered
@@ -54,7 +59,7 @@ class _Now(NamedTuple):
 
 
 # One accepted event, a plain tuple for speed: source, device, topic, ts, in_seq, boot, flags, JSON of the event, row.
-_Accepted = tuple[Source, str, str, int, "int | None", "str | None", int, bytes, "tuple[float, ...]"]
+_Accepted = tuple[Source, str, str, int, "int | None", "str | None", int, bytes, "tuple[float, ...] | bytes"]
 
 
 class Intake:

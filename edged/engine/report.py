@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from edged.engine.delivery import RESULTS
 from edged.ops.meters import Sample
+from edged.policy.governor import LEVELS
 from edged.policy.mode import MODES
 from edged.timestamps import rfc3339_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from edged.engine.devices import Devices
     from edged.engine.engine import Engine
     from edged.ports import Clock
@@ -22,29 +22,32 @@ HEALTH_SCHEMA = "edged.health/1"
 STATUS_SCHEMA = "edged.status/1"
 
 
+class Sections(NamedTuple):
+    """Where the numbers of others come from; each is asked when a document is made.
+
+    host: rss, free bytes, temperature, where known. store, link, uplink: their statistics. pressure: level, reasons and
+    facts of the governor. device: every number that the box says.
+    """
+
+    host: Callable[[], Mapping[str, object]] = dict
+    store: Callable[[], Mapping[str, object]] = dict
+    link: Callable[[], Mapping[str, object]] = dict
+    uplink: Callable[[], Mapping[str, object]] = dict
+    pressure: Callable[[], Mapping[str, object]] = dict
+    device: Callable[[], Mapping[str, float]] = dict
+
+
 class Report:
-    """Reads, never changes. `host`: rss, free bytes, temperature, where known. `store`/`link`: their statistics."""
+    """Reads, never changes."""
 
     def __init__(
-        self,
-        engine: Engine,
-        devices: Devices,
-        clock: Clock,
-        *,
-        identity: Mapping[str, str],
-        host: Callable[[], dict[str, object]],
-        store: Callable[[], dict[str, object]],
-        link: Callable[[], dict[str, object]],
-        uplink: Callable[[], Mapping[str, object]] = dict,
+        self, engine: Engine, devices: Devices, clock: Clock, *, identity: Mapping[str, str], sections: Sections
     ) -> None:
         self._engine = engine
         self._devices = devices
         self._clock = clock
         self._identity = dict(identity)
-        self._host = host
-        self._store = store
-        self._link = link
-        self._uplink = uplink
+        self._sections = sections
         self._started_ns = clock.mono_ns()
 
     def health(self, beat: int) -> dict[str, object]:
@@ -64,7 +67,9 @@ class Report:
             "devices": self._devices.counts(),
             "latency_ms": parts.metrics.latencies_ms(),
             **self._sync(),
-            "host": self._host(),
+            "host": self._sections.host(),
+            "pressure": self._sections.pressure(),
+            "device": self._sections.device(),
         }
 
     def _sync(self) -> dict[str, object]:
@@ -75,7 +80,7 @@ class Report:
             return {}
         return {
             "sync": {
-                **self._uplink(),
+                **self._sections.uplink(),
                 "receiver": home.receiver,
                 "streams": home.books(result=engine.next_result - 1, event=engine.next_event - 1),
             }
@@ -94,9 +99,9 @@ class Report:
                 "protocol": session.protocol if session else None,
                 "receive_maximum": session.receive_maximum if session else None,
                 "refused_filters": [list(pair) for pair in session.refused] if session else [],
-                **self._link(),
+                **self._sections.link(),
             },
-            "store": self._store(),
+            "store": self._sections.store(),
             "pipelines": {runner.name: runner.report() for runner in parts.runners},
             "reasons": [
                 {"code": r.code, "subject": r.subject, "since": rfc3339_ms(r.since_ms), "detail": r.detail}
@@ -131,6 +136,10 @@ class Report:
                 yield Sample("counter", "edged_refused", "Refused events", {"stream": stream, "reason": reason}, n)
             for reason, n in terms.shed.items():
                 yield Sample("counter", "edged_shed", "Shed events", {"stream": stream, "reason": reason}, n)
+        for pipeline, reasons in ledger.left_out.items():
+            for reason, n in reasons.items():
+                labels = {"pipeline": pipeline, "reason": reason}
+                yield Sample("counter", "edged_left_out", "Windows left out by declared policy", labels, n)
         yield Sample("gauge", "edged_results_waiting", "Results the broker has not acknowledged", {}, self._waiting())
         for state, n in self._devices.counts().items():
             yield Sample("gauge", "edged_devices", "Devices by state", {"state": state}, n)
@@ -140,9 +149,18 @@ class Report:
                 labels = {"stream": stream, "term": term}
                 yield Sample("gauge", "edged_sync_rows", "Rows made, home and waiting, by stream", labels, n)
         yield Sample("gauge", "edged_link_up", "Connected and subscribed", {}, int(engine.session is not None))
+        yield from self._pressure_samples()
         mode = engine.parts.modes.mode
         for name in MODES:
             yield Sample("gauge", "edged_mode", "The mode (1) among all", {"mode": name}, int(name == mode))
+
+    def _pressure_samples(self) -> Iterator[Sample]:
+        level = self._sections.pressure().get("level")
+        if level in LEVELS:
+            text = "Level of the governor: 0 full work to 4 essential"
+            yield Sample("gauge", "edged_governor_level", text, {}, LEVELS.index(level))
+        for reading, value in self._sections.device().items():
+            yield Sample("gauge", "edged_device", "What the box says; unknown is absent", {"reading": reading}, value)
 
     def _waiting(self) -> int:
         return self._engine.parts.delivery.outbox.waiting

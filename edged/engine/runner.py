@@ -10,26 +10,35 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
+from edged.engine.compute import chain_report
+from edged.engine.stand_in import StandIn
 from edged.errors import InferenceError
+from edged.infer.notes import NotedOutputs
 from edged.messages import QUALITY_BAD, QUALITY_UNCERTAIN, ResultContext
 from edged.pipeline.postprocess import Answers
+from edged.policy.faults import fault_of
 from edged.policy.mode import ModeState, degrades
 from edged.policy.relief import Declared, Thinning, share_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
     from edged.engine.draft import Present
-    from edged.infer.lane import LaneStats
+    from edged.infer.chain import Chain
+    from edged.infer.lane import Done, LaneStats
+    from edged.infer.notes import Note
+    from edged.infer.proof import Live
     from edged.messages import ModelInfo
     from edged.pipeline.alarm import AlarmBank
     from edged.pipeline.assemble import Assembler
+    from edged.pipeline.frames import FrameAssembler
     from edged.pipeline.postprocess import Postprocessor, Values
     from edged.pipeline.windows import Row, WindowBank
     from edged.policy.governor import Measures
@@ -38,7 +47,7 @@ if TYPE_CHECKING:
     Outcome = Mapping[str, np.ndarray] | InferenceError
 
 READY_LIMIT = 4096  # windows waiting for a lane in memory; beyond it events wait in the store
-ROOM_BELOW = READY_LIMIT // 4  # the catch-up feeds again below this, in chunks well under the limit
+FRAMES_LIMIT_BYTES = 64 * 1024 * 1024  # of frames of policy `latest` that wait; beyond it the oldest are skipped
 FLAG_TS_ARRIVAL = 1
 FLAG_RETAINED = 2
 
@@ -65,8 +74,10 @@ class LanePort(Protocol):
     def submit(
         self,
         batch: Mapping[str, np.ndarray],
-        done: Callable[[Mapping[str, np.ndarray] | InferenceError, int], None],
+        done: Done,
     ) -> bool: ...
+
+    def close(self, timeout_s: float) -> bool: ...
 
 
 class RunnerParts(NamedTuple):
@@ -76,11 +87,16 @@ class RunnerParts(NamedTuple):
     model: None when nothing of the chain is usable: every window is answered with quality 0.
     arrival_is_ts: the time of arrival is declared to be the event time, so that it takes nothing from the quality.
     may_slow: under pressure a share of the windows may be left out.
+    chain: whose model this is. refit: the same pipeline for the rung that serves now, when these parts no longer fit it:
+    there was no model, or it has become too slow for the loop; None: they fit. width: numbers of one event that the
+    model takes, where events of other lengths may come. rates_hz: most calls a second by rung, for `latest` inputs.
+    frames: events are pictures; the store has their pixels only where every one counts.
+    ready_limit: windows that wait for a lane in memory; the catch-up feeds again below a quarter of it.
     """
 
     name: str
     bank: WindowBank
-    assemble: Assembler | None
+    assemble: Assembler | FrameAssembler | None
     interpret: Postprocessor | None
     alarms: AlarmBank | None
     model: Model | None
@@ -93,6 +109,13 @@ class RunnerParts(NamedTuple):
     latest_only: bool
     arrival_is_ts: bool = False
     may_slow: bool = False
+    chain: Chain | None = None
+    refit: Callable[[RunnerParts, Live], RunnerParts | None] | None = None
+    width: int | None = None
+    stand_in: StandIn | None = None
+    rates_hz: Mapping[str, float] = MappingProxyType({})
+    frames: bool = False
+    ready_limit: int = READY_LIMIT
 
 
 class Job(NamedTuple):
@@ -131,7 +154,8 @@ class Runner:
         """True while events come from the store, not from the turn."""
         self.answered_up_to = 0
         """At start: every event up to this one was answered by an earlier process."""
-        self.skipped = 0
+        self.told: dict[str, int] = {}
+        """What models made of others told about rows: reasons, and which of them answered."""
         self.failed = 0
         self.late = 0
         self.answered = 0
@@ -142,16 +166,23 @@ class Runner:
         self._telling = FLAG_RETAINED if parts.arrival_is_ts else FLAG_RETAINED | FLAG_TS_ARRIVAL
         self._newest: dict[str, tuple[int, int, str, int | None, int]] = {}
         self._jobs: deque[Job] = deque()
+        self._passed: list[tuple[int, str]] = []  # (seq, reason) of skipped events that `done` has not passed
         self._context: tuple[tuple[ModeState, str], ResultContext] | None = None
         self._wanted = parts
+        self._next_call_ns = 0
+        self._fold: dict[str, bytes] = {}
+        self.info = parts.info
+        """What computed the newest results."""
         self._thinning = Thinning()
         self._sifted = 0
 
     # --- in ---
 
-    def feed(self, device: str, ts: int, row: Row, seq: int, topic: str, in_seq: int | None, flags: int) -> None:
-        """One event, in order of seq."""
-        if self._single:
+    def feed(
+        self, device: str, ts: int, row: Row | bytes, seq: int, topic: str, in_seq: int | None, flags: int
+    ) -> None:
+        """One event, in order of seq. row: its values, or its frame."""
+        if self._single or isinstance(row, bytes):
             self._ready.append((device, ts, row, seq, topic, in_seq, flags, seq))
             return
         window = self.parts.bank.push(device, ts, row, seq, bool(flags & FLAG_TS_ARRIVAL))
@@ -165,6 +196,26 @@ class Runner:
                 if ref != newest_seq:  # only after a restart: the newest event came before it, its number is not known
                     in_seq = None
             self._ready.append((device, window_ts, block, ref, topic, in_seq, flags, seq))
+
+    def skip(self, seq: int, reason: str) -> None:
+        """An event that gets no result, by the declared policy."""
+        self._passed.append((seq, reason))
+
+    def count_skips(self) -> None:
+        """Enter into the books what `done` has passed; the rest is fed again after a restart, and counted then."""
+        done = self.done()
+        beyond: list[tuple[int, str]] = []
+        for seq, reason in self._passed:
+            if seq <= done:
+                self.left_out[reason] = self.left_out.get(reason, 0) + 1
+            else:
+                beyond.append((seq, reason))
+        self._passed = beyond
+
+    @property
+    def skipped(self) -> int:
+        """Windows left out by declared policy, in the books or not yet."""
+        return sum(self.left_out.values()) + len(self._passed)
 
     def waiting(self) -> int:
         """Windows ready or in the lane, unanswered."""
@@ -187,12 +238,54 @@ class Runner:
 
     def tick(self, now_ns: int) -> None:
         """Time passed: a stuck lane is noticed, a lane with room takes what waits."""
+        self._present.attend(self)
         lane = self.parts.lane
         if lane is None:
             return
         lane.check(now_ns)
         self._present.lane_stats(self.name, lane.stats())
         self.run()
+
+    # --- the chain of runtimes ---
+
+    @property
+    def computing(self) -> bool:
+        """A lane works on windows: which rung answers them is not known yet."""
+        return bool(self._jobs)
+
+    @property
+    def stand_in_info(self) -> ModelInfo | None:
+        """What stands in the results of the rules, or of the memory; None when neither is declared."""
+        return self.parts.stand_in.info if self.parts.stand_in is not None else None
+
+    def refit(self) -> None:
+        """The rung that serves now may need other parts: an outage that began at the start ends without a restart."""
+        parts = self.models[0]
+        live = parts.chain.serving if parts.chain is not None else None
+        if live is None or parts.refit is None or (fresh := parts.refit(parts, live)) is None:
+            return
+        self.models = (fresh, *self.models[1:])
+        if self._wanted is parts:
+            self._wanted = fresh
+        if self._exchanged() and fresh.interpret is not None and fresh.interpret.calibration is not None:
+            fresh.interpret.calibration.load(self._fold.get("calibration", b""))
+
+    def _computed_by(self, info: ModelInfo) -> None:
+        self.info = info
+        self._context = None
+        self._present.computed(self, info)
+
+    def _paced(self) -> bool:
+        """Whether the rung that serves has a lower declared rate, and it is not yet time for its next call."""
+        live = self.parts.chain.serving if self.parts.chain is not None else None
+        rate_hz = self.parts.rates_hz.get(live.rung) if live is not None else None
+        if rate_hz is None:
+            return False
+        now_ns = self._clock.mono_ns()
+        if now_ns < self._next_call_ns:
+            return True
+        self._next_call_ns = now_ns + int(1e9 / rate_hz)
+        return False
 
     # --- under pressure ---
 
@@ -241,24 +334,37 @@ class Runner:
             self._sift()
         if not self._ready:
             return
+        if self.parts.rates_hz and not self._jobs and self._paced():
+            self._keep_newest()
+            return
         if self.parts.lane is None:
             ready, self._ready = self._ready, []
             for start in range(0, len(ready), self.parts.max_batch):
                 self._run_inline(ready[start : start + self.parts.max_batch])
             return
-        if self.parts.latest_only and self._jobs:
+        if self.parts.latest_only:
             self._keep_newest()
-            return
+            if self._jobs:
+                return
         assert self.parts.assemble is not None  # a lane has a model, and a model that fits has an assembler
         while self._ready and self._submit(self.parts.lane, self.parts.assemble):
             pass
         self._bound()
 
     def _keep_newest(self) -> None:
-        """`latest` inputs: while the lane is busy only the newest window of each device waits."""
+        """`latest` inputs: only the newest window of each device waits for the lane."""
         newest = {window[0]: window for window in self._ready}
-        self.skipped += len(self._ready) - len(newest)
-        self._ready = sorted(newest.values(), key=itemgetter(-1))  # `done` looks at the first one
+        if len(newest) < len(self._ready):
+            for window in self._ready:
+                if newest[window[0]] is not window:
+                    self.skip(window[-1], "superseded")
+            self._ready = sorted(newest.values(), key=itemgetter(-1))  # `done` looks at the first one
+        if self.parts.frames:
+            size_bytes = sum(len(window[2]) for window in self._ready)
+            while size_bytes > FRAMES_LIMIT_BYTES:
+                window = self._ready.pop(0)
+                size_bytes -= len(window[2])
+                self.skip(window[-1], "memory")
 
     def _run_inline(self, ready: list[Ready]) -> None:
         parts = self.parts
@@ -270,22 +376,37 @@ class Runner:
             outcome = InferenceError(parts.unusable_reason, "no usable model")
         else:
             try:
-                inputs, unusable = parts.assemble.assemble([window[2] for window in ready])
+                inputs, unusable = self._assembled(parts.assemble, ready)
                 outcome = parts.model.infer(inputs, deadline_s=parts.deadline_ms / 1000)
             except InferenceError as error:
                 outcome = error
         infer_us = (self._clock.mono_ns() - started_ns) // 1000
-        self._write(ready, outcome, unusable, max(0, (started_ns - arrived_ns) // 1000), infer_us)
+        info = parts.info if parts.model is None else parts.model.info
+        self._write(ready, outcome, unusable, max(0, (started_ns - arrived_ns) // 1000), infer_us, info)
 
-    def _submit(self, lane: LanePort, assemble: Assembler) -> bool:
+    def _assembled(self, assemble: Assembler | FrameAssembler, ready: list[Ready]) -> tuple[Mapping[str, np.ndarray], list[int]]:
+        """The inputs, and the rows that have none."""
+        blocks = [window[2] for window in ready]
+        width = self.parts.width
+        if width is None:
+            return assemble.assemble(blocks)
+        # They came before a model said how many numbers it takes.
+        odd = [row for row, block in enumerate(blocks) if len(block) != width]
+        for row in odd:
+            blocks[row] = (0.0,) * width
+        inputs, unusable = assemble.assemble(blocks)
+        return inputs, sorted({*odd, *unusable})
+
+    def _submit(self, lane: LanePort, assemble: Assembler | FrameAssembler) -> bool:
         ready = self._ready[: self.parts.max_batch]
-        inputs, unusable = assemble.assemble([window[2] for window in ready])
+        inputs, unusable = self._assembled(assemble, ready)
         job = Job(ready, self._present.arrived_ns, unusable)
 
-        def done(outcome: Outcome, infer_us: int) -> None:
+        def done(outcome: Outcome, infer_us: int, info: ModelInfo | None) -> None:
             self._jobs.popleft()  # a lane answers in order
             since_arrival_us = (self._clock.mono_ns() - job.arrived_ns) // 1000
-            self._write(job.ready, outcome, job.unusable, max(0, since_arrival_us - infer_us), infer_us)
+            queue_us = max(0, since_arrival_us - infer_us)
+            self._write(job.ready, outcome, job.unusable, queue_us, infer_us, info or self.info)
             self.run()
             self._present.wake()
             self._present.stir.set()
@@ -299,37 +420,73 @@ class Runner:
 
     def _bound(self) -> None:
         """Too much waits for the lane: from now on events stay in the store until there is room."""
-        if not self.lagging and len(self._ready) > READY_LIMIT:
+        if not self.lagging and len(self._ready) > self.parts.ready_limit:
             self.lagging = True
             self._present.fell_behind(self.name)
             self._present.stir.set()
 
     def has_room(self) -> bool:
         """Whether the lane could take more than what waits already."""
-        return len(self._ready) < ROOM_BELOW
+        return len(self._ready) < max(1, self.parts.ready_limit // 4)
 
     # --- out ---
 
-    def _answers(self, outcome: Outcome, devices: list[str], unusable: list[int]) -> Answers:
+    def _answers(self, ready: list[Ready], outcome: Outcome, unusable: list[int], info: ModelInfo) -> Answers:
+        devices = [window[0] for window in ready]
+        stand_in = self.parts.stand_in
         if not isinstance(outcome, InferenceError) and self.parts.interpret is not None:
+            if info is not self.info:
+                self._computed_by(info)
             try:
-                return self.parts.interpret(outcome, devices, unusable)
+                answers = self.parts.interpret(outcome, devices, unusable)
             except InferenceError as error:
                 outcome = error
-        self.failed += len(devices)
-        return failed_answers(len(devices), outcome.code if isinstance(outcome, InferenceError) else "model_unusable")
+            else:
+                if stand_in is not None and stand_in.remembers:
+                    stand_in.remember(devices, answers, self._clock.mono_ns())
+                return answers
+        code = outcome.code if isinstance(outcome, InferenceError) else "model_unusable"
+        if stand_in is None or fault_of(code).scope == "request":  # the input's fault is no reason for other answers
+            if info is not self.info:
+                self._computed_by(info)
+            self.failed += len(devices)
+            return failed_answers(len(devices), code)
+        if stand_in.info is not self.info:
+            self._computed_by(stand_in.info)
+        answers = stand_in.answer(devices, [window[2] for window in ready], code, self._clock.mono_ns())
+        self.failed += sum(quality == QUALITY_BAD for quality in answers.quality)
+        return answers
 
     def _alarms(self, alarms: AlarmBank, ready: list[Ready], answers: Answers) -> None:
         for window, label, score, values in zip(ready, answers.label, answers.score, answers.values, strict=True):
             for change in alarms.step(window[0], window[1], label, score, values):
                 self._present.on_alarm(self.name, change)
 
-    def context(self) -> ResultContext:
-        """What all results of this pipeline share at this moment."""
+    def _take_notes(self, notes: Sequence[Note], answers: Answers, ready: list[Ready]) -> None:
+        """What the model told about single rows."""
+        for row, (note, window) in enumerate(zip(notes, ready, strict=False)):
+            if note.failed:
+                answers.spoil(row, note.failed)
+                self.failed += 1
+                if self.parts.frames and isinstance(window[2], bytes):
+                    self._present.letter(note.failed, "the frame cannot be decoded", window[4], window[2])
+            elif note.reasons:
+                answers.quality[row] = min(answers.quality[row], QUALITY_UNCERTAIN)
+                answers.reasons[row] += note.reasons
+            told = note.reasons if note.info is None else (*note.reasons, f"answered_by:{note.info.model}")
+            for what in told:
+                self.told[what] = self.told.get(what, 0) + 1
+
+    def context(self, by: ModelInfo | None = None) -> ResultContext:
+        """What all results of this pipeline share at this moment. by: what computed these, if not its model."""
+        if by is not None:
+            return msgspec.structs.replace(
+                self.context(), model=by.model, model_version=by.version, model_sha256=by.sha256, runtime=by.runtime
+            )
         present = self._present
         key = (present.mode, present.clock)
         if self._context is None or self._context[0] != key:
-            info = self.parts.info
+            info = self.info
             degraded = self.parts.degraded or self.relieved or degrades(present.mode.reasons, self.name)
             context = ResultContext(
                 self.name, info.model, info.version, info.sha256, info.runtime,
@@ -338,8 +495,10 @@ class Runner:
             self._context = (key, context)
         return self._context[1]
 
-    def _write(self, ready: list[Ready], outcome: Outcome, unusable: list[int], queue_us: int, infer_us: int) -> None:
-        """Append one result row per window to the draft."""
+    def _write(
+        self, ready: list[Ready], outcome: Outcome, unusable: list[int], queue_us: int, infer_us: int, info: ModelInfo
+    ) -> None:
+        """Append one result row per window to the draft. info: of what was asked."""
         draft = self._present.draft
         rows = draft.results
         n = len(ready)
@@ -348,10 +507,15 @@ class Runner:
         extra = ("deadline_missed",) if late else ()
         self.late += n if late else 0
         self.answered += n
-        answers = self._answers(outcome, devices, unusable)
+        answers = self._answers(ready, outcome, unusable, info)
+        notes = outcome.notes if isinstance(outcome, NotedOutputs) else ()
+        self._take_notes(notes, answers, ready)
         if self.parts.alarms is not None:
             self._alarms(self.parts.alarms, ready, answers)
-        rows.context += [draft.context_index(self.context())] * n
+        if any(note.info is not None for note in notes):
+            rows.context += [draft.context_index(self.context(note.info)) for note in notes]
+        else:
+            rows.context += [draft.context_index(self.context())] * n
         rows.device += devices
         rows.ts += [window[1] for window in ready]
         rows.event_seq += [window[3] for window in ready]
@@ -381,12 +545,15 @@ class Runner:
     def dump(self) -> RunnerState:
         """Cursor, windows, what waits unanswered, calibration and alarms: as of now."""
         waiting = [window for job in self._jobs for window in job.ready] + self._ready
-        fold = {}
+        cursor = self.cursor
+        if self.parts.frames:  # what can still be answered is in the store, and pictures make large snapshots
+            cursor, waiting = min(cursor, self.done()), []
+        fold = dict(self._fold) if self.parts.interpret is None else {}
         if self.parts.interpret is not None and self.parts.interpret.calibration is not None:
             fold["calibration"] = self.parts.interpret.calibration.dump()
         if self.parts.alarms is not None:
             fold["alarms"] = self.parts.alarms.dump()
-        return RunnerState(self.cursor, self.parts.bank.dump(), msgspec.msgpack.encode(waiting), fold)
+        return RunnerState(cursor, self.parts.bank.dump(), msgspec.msgpack.encode(waiting), fold)
 
     def load(self, state: RunnerState) -> bool:
         """Take a dumped state; what `answered_up_to` covers is not answered again. False when the windows differ."""
@@ -395,6 +562,7 @@ class Runner:
         self.cursor = state.cursor
         waiting = msgspec.msgpack.decode(state.waiting, type=list[Ready])
         self._ready = [window for window in waiting if window[-1] > self.answered_up_to]
+        self._fold = state.fold
         if self.parts.interpret is not None and self.parts.interpret.calibration is not None:
             self.parts.interpret.calibration.load(state.fold.get("calibration", b""))
         if self.parts.alarms is not None:
@@ -411,7 +579,8 @@ class Runner:
 
     def report(self) -> dict[str, object]:
         """For `edged status`."""
-        info = self.parts.info
+        info = self.info
+        chain = self.parts.chain
         return {
             "model": info.model,
             "model_version": info.version,
@@ -421,11 +590,13 @@ class Runner:
             "failed": self.failed,
             "late": self.late,
             "skipped": self.skipped,
+            **({"told": dict(self.told)} if self.told else {}),
             "left_out": sum(self.left_out.values()),
             "share": self._thinning.share,
             "waiting": self.waiting(),
             "lagging": self.lagging,
             "cursor": self.cursor,
+            "chain": chain_report(chain.state) if chain is not None else [],
             "windows": {
                 "late": self.parts.bank.late_count,
                 "restarted": self.parts.bank.restart_count,

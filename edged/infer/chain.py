@@ -1,31 +1,59 @@
-"""The ordered chain of runtimes of one pipeline: the first that loads and passes its warm-up serves.
+"""The ordered chain of runtimes of one pipeline: who serves, who is loaded, probed and brought back in the background.
 
-A bad model is an answer here, not an exception: the caller learns which rung serves, if any, and why others do not.
+What is decided stands in `edged.policy.chain`; here it is carried out. A bad model is an answer, never an exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from edged.errors import ModelError
-from edged.infer.fixed_batch import free_batch
-from edged.infer.loading import DEFAULT_MAX_BYTES, ModelFile, open_model
+from edged.errors import InferenceError, ModelError
+from edged.infer.chain_model import ChainModel
+from edged.infer.loading import DEFAULT_MAX_BYTES
+from edged.infer.proof import Live, Origin, Prover
 from edged.infer.registry import find_runtime
-from edged.infer.runtime import LoadOptions, Runtime
+from edged.infer.rung import Find, Hosting, Loading, abilities_of, is_processor
+from edged.infer.runtime import LoadOptions
 from edged.infer.runtimes.rules import RUNTIME as RULES
-from edged.infer.runtimes.rules import Rule, RulesModel
-from edged.infer.warmup import warm_up
+from edged.messages import ModelInfo
 from edged.policy.batching import Cost
+from edged.policy.chain import (
+    Effect,
+    Event,
+    Failed,
+    Limits,
+    Load,
+    Loaded,
+    Probe,
+    Probed,
+    Serve,
+    Tick,
+    Unload,
+    start,
+    step,
+)
 
 if TYPE_CHECKING:
-    from edged.ports import Clock, Model
+    from edged.ports import Clock
+
+START_WAIT_S = 20.0  # the daemon starts without a model after that, and begins to serve when one has been loaded
+TICK_S = 0.25
+IDLE_TICK_S = 5.0  # all is as configured: only an event can change that
+SWITCHES_KEPT = 1000
 
 
 class ChainSpec(NamedTuple):
-    """What the configuration says about a pipeline's model. chain: `runtime:device` from best to worst, or `rules`."""
+    """What the configuration says about a pipeline's model. chain: `runtime:device` from best to worst, or `rules`.
+
+    require_accelerator: rungs on the processor never serve; they only say what is right.
+    fits: raises `ModelError` for a model that the pipeline cannot use.
+    """
 
     pipeline: str
     location: Path
@@ -34,7 +62,266 @@ class ChainSpec(NamedTuple):
     allow_unsigned: bool = False
     max_bytes: int = DEFAULT_MAX_BYTES
     options: LoadOptions = LoadOptions()
-    rules: tuple[Rule, ...] = ()
+    limits: Limits = Limits()
+    require_accelerator: bool = False
+    fits: Callable[[ModelInfo], None] = lambda _info: None
+
+
+class Switched(NamedTuple):
+    """From now on `after` answers instead of `before`; "" is nobody."""
+
+    before: str
+    after: str
+    code: str
+    detail: str
+
+
+class _Fell(NamedTuple):
+    live: Live
+    code: str
+    detail: str
+
+
+class _Made(NamedTuple):
+    at: int
+    outcome: Live | ModelError
+
+
+class _Asked(NamedTuple):
+    live: Live
+    error: ModelError | None
+
+
+Spawn = Callable[[str, Callable[[], None]], object]
+
+
+def spawn_thread(name: str, work: Callable[[], None]) -> None:
+    """Run `work` in a thread that does not keep the process from ending."""
+    Thread(target=work, name=name, daemon=True).start()
+
+
+class Chain:
+    """The rungs of one pipeline. `pump` belongs to one thread at a time; `fell`, `order`, `state` may be used by any.
+
+    spawn: runs what takes long, in threads; tests give their own.
+    """
+
+    def __init__(
+        self,
+        spec: ChainSpec,
+        clock: Clock,
+        *,
+        find: Find = find_runtime,
+        hosting: Hosting | None = None,
+        spawn: Spawn = spawn_thread,
+    ) -> None:
+        self.spec = spec
+        rungs = tuple(rung for rung in spec.chain if rung != RULES)
+        serving = [at for at, rung in enumerate(rungs) if not (spec.require_accelerator and is_processor(rung))]
+        # Rungs that may serve come first and keep their order: the table knows no others.
+        self.names = tuple(rungs[at] for at in serving)
+        judges = tuple(rung for at, rung in enumerate(rungs) if at not in serving)
+        self.isolated = any(
+            (abilities := abilities_of(rung, find)) is not None and abilities.isolation == "process"
+            for rung in self.names
+        )
+        self.nobody = ModelInfo(spec.location.stem, spec.version, "", "none", (), ())
+        self.order: tuple[Live, ...] = ()
+        self.state = start(self.names)
+        self.last_error = ""
+        """Of the newest failed call, for people."""
+        self._clock = clock
+        self._spawn = spawn
+        origin = Origin(spec.location, spec.allow_unsigned, spec.max_bytes, spec.version)
+        loading = Loading(spec.options, find, hosting)
+        self._prover = Prover(self.names + judges, origin, loading, clock, spec.fits)
+        self._lives: list[Live | None] = [None] * len(self.names)
+        self._retired: list[Live] = []
+        self._callers: list[ChainModel] = []
+        self._inbox: SimpleQueue[_Fell | _Made | _Asked | None] = SimpleQueue()
+        self._switches: deque[Switched] = deque(maxlen=SWITCHES_KEPT)
+        self._infos: deque[tuple[ModelInfo, int]] = deque(maxlen=2 * len(self.names) + 2)
+        self._closed = False
+        self._keeper: Thread | None = None
+
+    # --- for whoever infers ---
+
+    def model(self) -> ChainModel:
+        """Looks like one loaded model."""
+        made = ChainModel(self)
+        self._callers = [*self._callers, made]
+        return made
+
+    def renew(self) -> ChainModel:
+        """For a lane that left a call behind: the rung that did not return counts as failed, the next one serves."""
+        for caller in self._callers:
+            if (stuck := caller.calling) is not None:
+                self.fell(stuck, InferenceError("infer_timeout", f"{stuck.rung}: a call did not return"))
+        self._callers = [caller for caller in self._callers if caller.calling is not None]
+        return self.model()
+
+    def fell(self, live: Live, error: InferenceError) -> None:
+        live.fallen = True
+        self.last_error = f"{live.rung}: {error.code}: {error.message}"
+        self._inbox.put(_Fell(live, error.code, error.message))
+
+    def refusal(self) -> InferenceError:
+        code = "accelerator_required" if self.spec.require_accelerator else "model_unusable"
+        return InferenceError(code, f"{self.spec.pipeline}: no rung can answer: {self.troubles()}")
+
+    # --- for whoever watches ---
+
+    @property
+    def serving(self) -> Live | None:
+        """The rung that the next call asks."""
+        return next((live for live in self.order if not live.fallen), None)
+
+    def index(self, info: ModelInfo) -> int | None:
+        """Which rung computed what carries this `info`; None: none of them."""
+        return next((at for known, at in reversed(tuple(self._infos)) if known is info), None)
+
+    def troubles(self) -> str:
+        """Every rung that does not work and why, in one line, for people."""
+        rungs = self.state.rungs
+        return "; ".join(f"{rung.name}: {rung.code}: {rung.detail}" for rung in rungs if rung.code)
+
+    def take_switches(self) -> list[Switched]:
+        """What has happened since the last question, oldest first."""
+        return [self._switches.popleft() for _ in range(len(self._switches))]
+
+    # --- the keeper ---
+
+    def start(self) -> None:
+        """From now on a thread of its own pumps."""
+        if self._keeper is None and self.names:
+            self._keeper = Thread(target=self._keep, name=f"{self.spec.pipeline}-keeper", daemon=True)
+            self._keeper.start()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Close every rung that nobody is calling. What is being loaded is closed when that ends."""
+        self._closed = True
+        self._inbox.put(None)
+        if self._keeper is not None:
+            self._keeper.join(timeout_s)
+        self.order = ()
+        for at, live in enumerate(self._lives):
+            if live is not None:
+                self._retired.append(live)
+                self._lives[at] = None
+        self._close_retired()
+        self._prover.close()
+
+    def pump(self, wait_s: float) -> None:
+        """Take what happened, or wait so long for it; decide; do."""
+        try:
+            item = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
+        except Empty:
+            self._step(Tick())
+        else:
+            if item is not None:
+                self._take(item)
+        self._close_retired()
+
+    def settle(self, wait_s: float) -> None:
+        """Until a rung serves, or none can for now, or `wait_s` are over."""
+        until_ns = self._clock.mono_ns() + int(wait_s * 1e9)
+        self.pump(0)
+        while self.state.serving is None and self._clock.mono_ns() < until_ns:
+            if not any(rung.state in ("cold", "loading") for rung in self.state.rungs):
+                return
+            self.pump(0.05)
+
+    def _keep(self) -> None:
+        while not self._closed:
+            at_ease = self.state.serving == 0 and not any(
+                rung.state in ("loading", "resting", "power_cycle") for rung in self.state.rungs
+            )
+            self.pump(IDLE_TICK_S if at_ease and not self._retired else TICK_S)
+
+    def _take(self, item: _Fell | _Made | _Asked) -> None:
+        match item:
+            case _Fell(live, code, detail):
+                if self._lives[live.at] is live:
+                    self._step(Failed(live.at, code, detail))
+            case _Made(at, ModelError() as error):
+                self._step(Failed(at, error.code, error.message))
+            case _Made(at, Live() as live) if self._closed:
+                self._retired.append(live)
+            case _Made(at, Live() as live):
+                self._lives[at] = live
+                self._infos.append((live.info, at))
+                self._step(Loaded(at))
+                self._overrule()
+            case _Asked(live, error):
+                if self._lives[live.at] is live:
+                    told = Probed(live.at) if error is None else Failed(live.at, error.code, error.message)
+                    self._step(told)
+
+    def _overrule(self) -> None:
+        """One further down was loaded: those above who answer otherwise go."""
+        for at, live in enumerate(self._lives):
+            if live is not None and (why := self._prover.overruled(live)):
+                live.fallen = True
+                self._step(Failed(at, "parity_failed", why))
+
+    def _step(self, event: Event) -> None:
+        now_ms = self._clock.mono_ns() // 1_000_000
+        self.state, effects = step(self.state, event, now_ms, self.spec.limits)
+        first = () if self.state.serving is None else (self.state.serving,)
+        others = (at for at, rung in enumerate(self.state.rungs) if rung.state == "ready" and at not in first)
+        self.order = tuple(live for at in (*first, *others) if (live := self._lives[at]) is not None)
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Load(at):
+                self._spawn(f"{self.names[at]}-load", partial(self._load, at))
+            case Probe(at):
+                live = self._lives[at]
+                assert live is not None, "the table probes what is loaded"
+                self._spawn(f"{self.names[at]}-probe", partial(self._probe, live))
+            case Unload(at):
+                live, self._lives[at] = self._lives[at], None
+                if live is not None:
+                    live.fallen = True
+                    self._retired.append(live)
+            case Serve(before, after, code, detail):
+                names = ["" if at is None else self.names[at] for at in (before, after)]
+                self._switches.append(Switched(names[0], names[1], code, detail))
+
+    def _close_retired(self) -> None:
+        calling = [caller.calling for caller in self._callers]
+        waiting, self._retired = self._retired, []
+        for live in waiting:
+            if live in calling:
+                self._retired.append(live)
+            else:
+                live.model.close()
+
+    # --- in threads of their own ---
+
+    def _load(self, at: int) -> None:
+        outcome: Live | ModelError
+        try:
+            outcome = self._prover.make(at)
+        except ModelError as error:
+            outcome = error
+        self._inbox.put(_Made(at, outcome))
+        if self._closed and isinstance(outcome, Live):
+            outcome.model.close()
+
+    def _probe(self, live: Live) -> None:
+        error: ModelError | None = None
+        with live.probing:
+            try:
+                self._prover.check(live)
+            except ModelError as failed:
+                error = failed
+            # A plug-in may raise what its contract forbids; the probe must end with an answer.
+            except Exception as unexpected:  # noqa: BLE001
+                error = ModelError("warmup_failed", f"unexpected {type(unexpected).__name__}: {unexpected}")
+        self._inbox.put(_Asked(live, error))
 
 
 class Skipped(NamedTuple):
@@ -46,18 +333,18 @@ class Skipped(NamedTuple):
 
 
 class Serving(NamedTuple):
-    """What came of a chain. `model` None: nothing can answer, results carry the reason `model_unusable`.
+    """What came of a chain so far. `model` None: nothing can answer yet, results carry the reason `model_unusable`.
 
-    reason: the mode reason to raise (`fallback_runtime`, `rules_serving`, `model_unusable`), None: as configured.
-    reload: makes the same model anew (for a lane); None when no model serves.
+    reason: the mode reason (`fallback_runtime`, `model_unusable`, `accelerator_required`), None: as configured.
+    chain: goes on by itself once it was started; None where `rules` stand alone.
     """
 
-    model: Model | None
+    model: ChainModel | None
     rung: str
     skipped: tuple[Skipped, ...]
     cost: Cost
     reason: str | None
-    reload: Callable[[], Model] | None
+    chain: Chain
 
     @property
     def detail(self) -> str:
@@ -65,65 +352,26 @@ class Serving(NamedTuple):
         return "; ".join(f"{skipped.rung}: {skipped.code}: {skipped.detail}" for skipped in self.skipped)
 
 
-def load_chain(spec: ChainSpec, clock: Clock, *, find: Callable[[str], Runtime] = find_runtime) -> Serving:
-    """Walk the chain of `spec`. Blocks while loading; never raises for a bad model, bundle or runtime."""
-    skipped: list[Skipped] = []
-    opened: ModelFile | ModelError
-    try:
-        opened = open_model(
-            spec.location, allow_unsigned=spec.allow_unsigned, max_bytes=spec.max_bytes, version=spec.version
-        )
-    except ModelError as error:
-        opened = error
-    for rung in spec.chain:
-        try:
-            if rung == RULES:
-                return _serve_rules(spec, skipped)
-            if isinstance(opened, ModelError):
-                raise opened
-            reload = partial(load_rung, rung, opened, spec.options, find)
-            model = reload()
-            cost = _warmed(model, opened, clock)
-        except ModelError as error:
-            skipped.append(Skipped(rung, error.code, error.message))
-        else:
-            return Serving(model, rung, tuple(skipped), cost, "fallback_runtime" if skipped else None, reload)
-    return Serving(None, "", tuple(skipped), Cost(0.0, 0.0), "model_unusable", None)
+def load_chain(
+    spec: ChainSpec,
+    clock: Clock,
+    *,
+    find: Find = find_runtime,
+    hosting: Hosting | None = None,
+    wait_s: float = START_WAIT_S,
+) -> Serving:
+    """Walk the chain of `spec` until one rung serves. Blocks; never raises for a bad model, bundle or runtime."""
+    chain = Chain(spec, clock, find=find, hosting=hosting)
+    chain.settle(wait_s)
+    return serving_of(chain)
 
 
-def load_rung(rung: str, file: ModelFile, options: LoadOptions, find: Callable[[str], Runtime]) -> Model:
-    """Load `file` on one `runtime:device`, its batch axis freed. Raises `ModelError`."""
-    name, _, device = rung.partition(":")
-    runtime = find(name)
-    device = device or "cpu"
-    try:
-        model = runtime.load(file.form_for(runtime.abilities(device).formats), device, options)
-    except ModelError:
-        raise
-    # A plug-in may raise what its contract forbids; one bad rung must not keep the next from serving.
-    except Exception as error:
-        raise ModelError("load_failed", f"{rung}: unexpected {type(error).__name__}: {error}") from error
-    try:
-        return free_batch(model)
-    except ModelError:
-        model.close()
-        raise
-
-
-def _warmed(model: Model, file: ModelFile, clock: Clock) -> Cost:
-    """The cost of a model that passed its warm-up; one that did not is closed."""
-    try:
-        return warm_up(model, clock, file.golden)
-    except ModelError:
-        model.close()
-        raise
-
-
-def _serve_rules(spec: ChainSpec, skipped: Sequence[Skipped]) -> Serving:
-    if not spec.rules:
-        raise ModelError("no_rules", f"pipeline {spec.pipeline!r} declares no rules")
-
-    def make() -> Model:
-        return RulesModel(spec.rules, spec.pipeline)
-
-    return Serving(make(), RULES, tuple(skipped), Cost(0.0, 0.0), "rules_serving" if skipped else None, make)
+def serving_of(chain: Chain) -> Serving:
+    """How a chain stands now."""
+    live = chain.serving
+    above = chain.state.rungs if live is None else chain.state.rungs[: live.at]
+    skipped = tuple(Skipped(rung.name, rung.code, rung.detail) for rung in above if rung.code)
+    if live is not None:
+        return Serving(chain.model(), live.rung, skipped, live.cost, "fallback_runtime" if live.at else None, chain)
+    reason = chain.refusal().code if chain.names or chain.spec.require_accelerator else None
+    return Serving(None, "", skipped, Cost(0.0, 0.0), reason, chain)

@@ -19,11 +19,15 @@ from edged.errors import InferenceError, ModelError
 if TYPE_CHECKING:
     import numpy as np
 
+    from edged.messages import ModelInfo
     from edged.ports import Clock, Model
 
 Batch = Mapping[str, "np.ndarray"]
-Done = Callable[["Batch | InferenceError", int], None]
-"""(outputs or the error, µs of the call); called on the loop, once per accepted job unless the lane closes before."""
+Done = Callable[["Batch | InferenceError", int, "ModelInfo | None"], None]
+"""(outputs or the error, µs of the call, what computed: None when nothing was asked).
+
+Called on the loop, once per accepted job unless the lane closes before.
+"""
 
 LaneState = Literal["serving", "stuck", "unusable", "closed"]
 
@@ -74,7 +78,9 @@ class _Worker:
         while not self.abandoned and (job := self.inbox.get()) is not None:
             started_ns = lane.clock.mono_ns()
             outcome = _call(self.model, job.batch, lane.limits.deadline_s)
-            _report(lane.post, lane._finished, self, job, outcome, (lane.clock.mono_ns() - started_ns) // 1000)
+            infer_us = (lane.clock.mono_ns() - started_ns) // 1000
+            # A chain's `info` changes with the rung that computes: it is read here, before the next call.
+            _report(lane.post, lane._finished, self, job, outcome, infer_us, self.model.info)
         self.model.close()
         _report(lane.post, lane._ended, self)
 
@@ -126,7 +132,7 @@ class Lane:
             return False
         if self._refusal is not None:
             self._failed += 1
-            self.post(done, self._refusal, 0)
+            self.post(done, self._refusal, 0, None)
             return True
         self._waiting.append(job)
         self._next()
@@ -139,7 +145,7 @@ class Lane:
         job, self._running = self._running, None
         if job is not None:  # None: it is a reload that hangs
             self._timeouts += 1
-            self._settle(job, InferenceError("infer_timeout", f"{self.name}: no answer in {self._busy_limit_s} s"), 0)
+            self._settle(job, InferenceError("infer_timeout", f"{self.name}: no answer in {self._busy_limit_s} s"))
         self._leave_behind()
         return True
 
@@ -162,12 +168,14 @@ class Lane:
             self._busy_limit_s = self.limits.stuck_after_s
             self._worker.inbox.put(self._running)
 
-    def _settle(self, job: _Job, outcome: Batch | InferenceError, infer_us: int) -> None:
+    def _settle(
+        self, job: _Job, outcome: Batch | InferenceError, infer_us: int = 0, info: ModelInfo | None = None
+    ) -> None:
         if isinstance(outcome, InferenceError):
             self._failed += 1
         else:
             self._done += 1
-        job.done(outcome, infer_us)
+        job.done(outcome, infer_us, info)
 
     def _leave_behind(self) -> None:
         self._worker.abandoned = True
@@ -197,7 +205,7 @@ class Lane:
         self._state = state
         self._refusal = error
         while self._waiting:
-            self._settle(self._waiting.popleft(), error, 0)
+            self._settle(self._waiting.popleft(), error)
 
     def _loaded(self, worker: _Worker, error: ModelError | None) -> None:
         if worker.abandoned:
@@ -209,11 +217,13 @@ class Lane:
             self._refuse("unusable", InferenceError("model_unusable", f"{self.name}: {error}"))
         self._next()
 
-    def _finished(self, worker: _Worker, job: _Job, outcome: Batch | InferenceError, infer_us: int) -> None:
+    def _finished(
+        self, worker: _Worker, job: _Job, outcome: Batch | InferenceError, infer_us: int, info: ModelInfo
+    ) -> None:
         if worker.abandoned:  # the job was answered with `infer_timeout`; a late answer must not become a second result
             return
         self._running = self._busy_since_ns = None
-        self._settle(job, outcome, infer_us)
+        self._settle(job, outcome, infer_us, info)
         self._next()
 
     def _ended(self, worker: _Worker) -> None:

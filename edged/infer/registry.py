@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from edged.errors import ModelError
@@ -13,34 +13,52 @@ from edged.infer.runtime import PlainRuntime, Runtime
 ENTRY_POINT_GROUP = "edged.runtimes"
 
 BUILT_IN: Mapping[str, str] = {
-    "litert": "edged.infer.runtimes.litert_cpu:load",
-    "onnxruntime": "edged.infer.runtimes.onnxruntime_cpu:load",
-    "openvino": "edged.infer.runtimes.openvino_runtime:load",
+    "coral": "edged.infer.runtimes.coral:RUNTIME",
+    "litert": "edged.infer.runtimes.litert_cpu:RUNTIME",
+    "onnxruntime": "edged.infer.runtimes.onnxruntime_runtime:RUNTIME",
+    "openvino": "edged.infer.runtimes.openvino_runtime:RUNTIME",
+    "split": "edged.infer.split:RUNTIME",
 }
 EXTRAS: Mapping[str, str] = {"onnxruntime": "cpu"}
 """Names of extras that differ from the runtime's."""
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime `name`: built in, else from the entry points `edged.runtimes`.
+    """The runtime `name`: built in, or from the entry points `edged.runtimes`; never one of two that share the name.
 
     Raises:
-        ModelError: `runtime_unknown`; `runtime_unavailable` when its package is not installed or does not import.
+        ModelError: `runtime_unknown`; `runtime_unavailable` when its package is not installed or does not import, or
+            when several claim the name.
     """
-    target = BUILT_IN.get(name)
+    built_in = BUILT_IN.get(name)
+    plugins = {_described(entry): entry for entry in entry_points(group=ENTRY_POINT_GROUP, name=name)}
+    claims = [*([f"edged itself ({built_in})"] if built_in is not None else []), *sorted(plugins)]
+    if len(claims) > 1:
+        raise ModelError(
+            "runtime_unavailable",
+            f"Cannot use the runtime {name!r}: {len(claims)} claim this name: {', '.join(claims)}",
+            hint="uninstall all but one, or give a plug-in's entry point another name",
+        )
     try:
-        if target is not None:
-            module, _, attribute = target.partition(":")
+        if built_in is not None:
+            module, _, attribute = built_in.partition(":")
             return _as_runtime(name, getattr(import_module(module), attribute))
-        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        for entry in plugins.values():
             return _as_runtime(name, entry.load())
-    except (ImportError, AttributeError, OSError) as error:  # OSError: a shared library of the vendor is missing
+    # Importing is the vendor's or a plug-in's own code, which may raise anything; the chain goes on with its next rung.
+    except Exception as error:
+        extra = f"pip install 'edged[{EXTRAS.get(name, name)}]'"
         raise ModelError(
             "runtime_unavailable",
             f"Cannot use the runtime {name!r}: {error}",
-            hint=f"install its package: pip install 'edged[{EXTRAS.get(name, name)}]'",
+            hint=f"install its package: {extra}" if built_in is not None else "install its package again",
         ) from error
     raise ModelError("runtime_unknown", f"There is no runtime {name!r}; built in: {', '.join(sorted(BUILT_IN))}, rules")
+
+
+def _described(entry: EntryPoint) -> str:
+    """Who claims a name: the package and what it points to."""
+    return f"{entry.dist.name if entry.dist is not None else 'a package'} ({entry.value})"
 
 
 def _as_runtime(name: str, found: Any) -> Runtime:

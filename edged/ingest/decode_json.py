@@ -91,6 +91,11 @@ class JsonSource:
             return self._array(topic, payload)
         return [self._event(topic, payload) if first else Refused("empty", "the payload is empty")]
 
+    def reread(self, topic: str, payload: bytes) -> tuple[float, ...] | None:
+        """The row of a stored event; None when this source cannot read it (any more)."""
+        (parsed,) = self.parse(topic, payload)
+        return None if isinstance(parsed, Refused) else parsed[4]
+
     def _array(self, topic: str, payload: bytes) -> list[Parsed | Refused]:
         try:
             elements = self._split(payload)

@@ -8,6 +8,7 @@ import numpy as np
 
 from edged.messages import TensorSpec
 from edged.pipeline.assemble import Batch
+from edged.pipeline.windows import Block
 
 
 class FrameAssembler:
@@ -16,7 +17,7 @@ class FrameAssembler:
     def __init__(self, inputs: Sequence[TensorSpec]) -> None:
         (self._input,) = inputs
 
-    def assemble(self, blocks: Sequence[bytes]) -> Batch:
+    def assemble(self, blocks: Sequence[Block]) -> Batch:
         """An array of objects, one frame each."""
         frames = np.empty(len(blocks), object)
         for row, frame in enumerate(blocks):  # one by one: numpy would cut zeros off the end of a list of bytes

@@ -31,7 +31,8 @@ class Limits(NamedTuple):
     `restarts_count` failures that cost a restart within `restarts_within_s`: the device needs hands, and is asked every
     `power_cycle_retry_s`. A better rung serves again after `return_probes` good probes, `probe_every_s` apart, over at
     least `return_after_s`; that doubles up to `return_most_s` when it falls within `relapse_within_s` of a return.
-    warm_count: rungs below the serving one that are kept loaded.
+    warm_count: rungs below the serving one that are kept loaded. patience_s: a load that takes longer (an engine is
+    built, a device does not answer) no longer keeps the next rung waiting.
     """
 
     retry_first_s: float = 2.0
@@ -45,6 +46,7 @@ class Limits(NamedTuple):
     return_most_s: float = 600.0
     relapse_within_s: float = 600.0
     warm_count: int = 1
+    patience_s: float = 2.0
 
 
 class Rung(NamedTuple):
@@ -144,7 +146,7 @@ def step(state: ChainState, event: Event, now_ms: int, limits: Limits) -> tuple[
     rungs = list(state.rungs)
     code = detail = ""
     match event:
-        case Loaded(at):
+        case Loaded(at) if rungs[at].state == "loading":
             rungs[at] = rungs[at]._replace(
                 state="ready", since_ms=now_ms, probes=1, probed_ms=now_ms, probing=False, retry_at_ms=0
             )
@@ -160,11 +162,10 @@ def step(state: ChainState, event: Event, now_ms: int, limits: Limits) -> tuple[
     switches = state.switches
     if serving != state.serving:
         switches += 1
-        returned = state.serving is not None and serving is not None and serving < state.serving
-        if serving is not None and returned:
+        if serving is not None and state.serving is not None and serving < state.serving:
             rungs[serving] = rungs[serving]._replace(returned_ms=now_ms, failures=0)
-            code, detail = "returned", f"{rungs[serving].name} answers rightly again"
-        elif not code and serving is not None:
+            code, detail = code or "returned", detail or f"{rungs[serving].name} answers rightly"
+        elif serving is not None and not code:
             code, detail = "loaded", f"{rungs[serving].name} is the first that can serve"
         effects.append(Serve(state.serving, serving, code, detail))
     effects += _wanted(rungs, serving, now_ms, limits)
@@ -177,7 +178,8 @@ def _fallen(rung: Rung, code: str, detail: str, now_ms: int, limits: Limits) -> 
     told = rung._replace(since_ms=now_ms, code=code, detail=detail, probes=0, probing=False)
     if fault.action == "disable":
         return told._replace(state="disabled")
-    failures = rung.failures + 1
+    steady = rung.state == "ready" and now_ms - rung.since_ms > limits.relapse_within_s * 1000
+    failures = 1 if steady else rung.failures + 1
     relapsed = rung.returned_ms is not None and now_ms - rung.returned_ms <= limits.relapse_within_s * 1000
     longer_s = min(limits.return_most_s, 2 * (rung.hold_s or limits.return_after_s))
     restarts = rung.restarts
@@ -206,27 +208,51 @@ def _choose(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits)
         hold_ms = (rung.hold_s or limits.return_after_s) * 1000
         # A rung that has never failed was only slow to load (an engine was built meanwhile): nothing to wait for.
         steady = rung.probes >= limits.return_probes and now_ms - rung.since_ms >= hold_ms
-        if rung.state == "ready" and (steady or not rung.code):
+        # Never while it is being probed: a model may not like two calls at once.
+        if rung.state == "ready" and not rung.probing and (steady or not rung.code):
             return at
     return serving
 
 
 def _wanted(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) -> list[Effect]:
-    """At most one load at a time, then probes of what could come back. Marks in `rungs` what it asks for."""
-    effects: list[Effect] = []
-    below = range(0 if serving is None else serving + 1, len(rungs))
-    warm = sum(rungs[at].state == "ready" for at in below)
-    if not any(rung.state == "loading" for rung in rungs):
-        for at, rung in enumerate(rungs):
-            better = serving is None or at < serving
-            due = rung.state == "cold" or (rung.state in ("resting", "power_cycle") and now_ms >= rung.retry_at_ms)
-            if due and (better or warm < limits.warm_count):
-                rungs[at] = rung._replace(state="loading", since_ms=now_ms)
-                effects.append(Load(at))
-                break
-    for at in range(serving or 0):
-        rung = rungs[at]
+    """What to load, to probe and to let go. Marks in `rungs` what it asks for."""
+    return [
+        *_loads(rungs, serving, now_ms, limits),
+        *_probes(rungs, serving or 0, now_ms, limits),
+        *(_spares(rungs, serving, limits) if serving is not None else ()),
+    ]
+
+
+def _loads(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) -> list[Effect]:
+    """One load at a time, unless one takes long: whatever is better than what serves, and the next below it."""
+    patience_ms = limits.patience_s * 1000
+    if any(rung.state == "loading" and now_ms - rung.since_ms < patience_ms for rung in rungs):
+        return []
+    below = rungs[0 if serving is None else serving + 1 :]
+    warm = sum(rung.state in ("ready", "loading") for rung in below)
+    for at, rung in enumerate(rungs):
+        better = serving is None or at < serving
+        due = rung.state == "cold" or (rung.state in ("resting", "power_cycle") and now_ms >= rung.retry_at_ms)
+        if due and (better or warm < limits.warm_count):
+            rungs[at] = rung._replace(state="loading", since_ms=now_ms)
+            return [Load(at)]
+    return []
+
+
+def _probes(rungs: list[Rung], serving: int, now_ms: int, limits: Limits) -> list[Effect]:
+    """Ask again and again what is better than the serving rung and loaded."""
+    asked: list[Effect] = []
+    for at, rung in enumerate(rungs[:serving]):
         if rung.state == "ready" and not rung.probing and now_ms - rung.probed_ms >= limits.probe_every_s * 1000:
             rungs[at] = rung._replace(probing=True)
-            effects.append(Probe(at))
-    return effects
+            asked.append(Probe(at))
+    return asked
+
+
+def _spares(rungs: list[Rung], serving: int, limits: Limits) -> list[Effect]:
+    """Rungs below the serving one that are loaded and more than are kept warm: their memory is needed elsewhere."""
+    loaded = [at for at in range(serving + 1, len(rungs)) if rungs[at].state == "ready"]
+    spare = loaded[limits.warm_count :]
+    for at in spare:
+        rungs[at] = rungs[at]._replace(state="cold", code="", detail="", probes=0)
+    return [Unload(at) for at in spare]

@@ -39,6 +39,11 @@ FAULTS: Mapping[str, Fault] = {
     "not_finite": Fault("model", "disable", True, "NaN or infinity for a plain input"),
     "runtime_stuck": Fault("device", "restart", True, "calls never returned: only a restart, or a power cycle, helps"),
     "model_unusable": Fault("model", "next", True, "no rung of the chain can answer"),
+    "accelerator_required": Fault("model", "next", True, "only the processor could answer, and must not"),
+    "upstream_timeout": Fault("device", "next", False, "the upstream did not answer in time"),
+    "upstream_away": Fault("device", "next", False, "there is no line to the upstream"),
+    "upstream_refused": Fault("device", "next", True, "the upstream does not serve this, or answers with nonsense"),
+    "upstream_busy": Fault("request", "next", False, "the line's share for questions is used up"),
     "closed": Fault("model", "next", False, "the model was closed"),
     # of loading
     "runtime_unknown": Fault("runtime", "disable", True, "no runtime has this name"),

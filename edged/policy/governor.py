@@ -10,9 +10,10 @@ counts neither as a sample nor as a part of a holding time, and stands in `unkno
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edged.policy.mode import Mode
+if TYPE_CHECKING:
+    from edged.policy.mode import Mode
 
 Level = Literal["full", "lower_rate", "smaller_model", "summaries", "essential"]
 
@@ -27,6 +28,9 @@ STEP_HOLD_S = 30
 
 EASING = "pressure_easing"
 """The code while every reason has left and the level is still on its way back."""
+
+LINGERING = "shedding_lingers"
+"""The code while no present reason asks for declared losses and the level, on its way back, still makes them."""
 
 
 class Measures(NamedTuple):

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from edged.policy.governor import EASING, LADDER, LINGERING, RUNGS, SAMPLE_INTERVAL_S, STEP_HOLD_S, Level
+from edged.policy.governor import Cause as Pressure
+
 Mode = Literal["normal", "offline", "degraded", "shedding", "rules", "safe"]
 
 MODES: tuple[Mode, ...] = ("normal", "offline", "degraded", "shedding", "rules", "safe")
@@ -33,6 +36,29 @@ class Cause(NamedTuple):
     action: str
     scada: str
     end: str
+
+
+_SEEN_AT: Mapping[Level, str] = {
+    "full": "nothing",
+    "lower_rate": "fewer results of pipelines that may be slowed, with `degraded` true",
+    "smaller_model": "the same, and `model` names the smaller one where a pipeline has one",
+    "summaries": "the same at a quarter of the rate; alarms as ever",
+    "essential": "results only of pipelines that raise alarms; the books count the others under `not_essential`",
+}
+
+
+def _pressure(row: Pressure) -> Cause:
+    """A row of the governor's ladder as a cause. The governor itself holds it, so that it leaves here at once."""
+    enters, leaves = ("≤", "≥") if row.worse == "falls" else ("≥", "≤")
+    return Cause(
+        RUNGS[row.level].mode,
+        0,
+        f"{row.samples * SAMPLE_INTERVAL_S} s: `{row.fact}` {enters} {row.enter:,.9g} in {row.samples} "
+        f"sample{'s' if row.samples > 1 else ''} in a row",
+        f"level `{row.level}`: {RUNGS[row.level].meaning}",
+        _SEEN_AT[row.level],
+        f"`{row.fact}` {leaves} {row.leave:,.9g} for {row.hold_s} s; then one level less every {STEP_HOLD_S} s",
+    )
 
 
 CAUSES: Mapping[str, Cause] = {
@@ -103,10 +129,42 @@ CAUSES: Mapping[str, Cause] = {
     "fallback_runtime": Cause(
         "degraded",
         10,
-        "when the model is loaded",
-        "serves with the next runtime of the chain",
+        "with the first call that the next runtime of the chain answers, before its result is written",
+        "serves with the next runtime of the chain, loads and probes the better one in the background",
         "`degraded` true, `runtime` names what computed",
-        "a load on the first runtime of the chain",
+        "the first runtime of the chain has answered rightly several times over its holding time, and serves again",
+    ),
+    "accelerator_lost": Cause(
+        "degraded",
+        10,
+        "with the call that fails: a crash within 20 ms, a hang within 50 ms after `hang_ms`",
+        "ends the device's process, loads it again after a pause that grows",
+        "`fallback_runtime` or `model_unusable` say what it means for the results",
+        "the device has been loaded and proved again",
+    ),
+    "needs_power_cycle": Cause(
+        "degraded",
+        10,
+        "when a device has failed more often than the budget of restarts allows",
+        "goes on without it, asks again every half hour",
+        "alarm in `status` and log",
+        "the device has been loaded and proved again",
+    ),
+    "rung_disabled": Cause(
+        "normal",
+        60,
+        "when a runtime of the chain is loaded or probed, before it answers anything",
+        "never asks it: it computes something else than the rest of the chain, or elsewhere than it says",
+        "alarm in `status` and log; another runtime that answers instead is a reason of its own",
+        "a restart with another model, runtime or configuration",
+    ),
+    "accelerator_required": Cause(
+        "safe",
+        10,
+        "with the first call that no accelerator can answer, or when none can be loaded at the start",
+        "answers null: `require_accelerator` forbids the processor and rules",
+        "quality 0, reason `accelerator_required`",
+        "an accelerator of the chain serves",
     ),
     "runtime_stuck": Cause(
         "degraded",
@@ -207,9 +265,9 @@ CAUSES: Mapping[str, Cause] = {
     "rules_serving": Cause(
         "rules",
         10,
-        "when no runtime of the chain can run the model",
-        "declared rules answer",
-        "`runtime` rules, quality 64, reason `rules_serving`",
+        "with the first call that no runtime of the chain can answer",
+        "declared rules answer, or the device's last good answer is repeated",
+        "`runtime` rules or last_good, quality 64, reason `rules_serving` or `last_good`",
         "a runtime of the chain serves",
     ),
     "model_unusable": Cause(
@@ -220,7 +278,61 @@ CAUSES: Mapping[str, Cause] = {
         "quality 0, reason `model_unusable`",
         "a usable model is loaded",
     ),
+    **{row.code: _pressure(row) for row in LADDER},
+    EASING: Cause(
+        "degraded",
+        0,
+        "at once when the last reason of the governor has left and its level has not",
+        f"steps back to the full work, one level every {STEP_HOLD_S} s",
+        "what the level shows",
+        "the level is `full` again",
+    ),
+    LINGERING: Cause(
+        "shedding",
+        0,
+        "at once when no reason of the governor asks for losses any more and its level still makes them",
+        f"steps back to the full work, one level every {STEP_HOLD_S} s",
+        "what the level shows",
+        "the level makes no losses",
+    ),
 }
+
+OF_THE_GOVERNOR = frozenset({*(row.code for row in LADDER), EASING, LINGERING})
+"""Causes whose measures reach only the pipelines that declare so: each of those says by itself what it lacks."""
+
+Machine = Literal["plant link", "upstream link", "compute", "model", "storage", "clock", "thermal"]
+
+_MACHINE_OF_FACT: Mapping[str, Machine] = {
+    "throttle_margin_c": "thermal",
+    "critical_margin_c": "thermal",
+    "throttled": "thermal",
+    "memory_available_share": "compute",
+    "memory_some_avg10_percent": "compute",
+    "disk_free_share": "storage",
+    "disk_free_bytes": "storage",
+    "store_room_days": "storage",
+    "backlog_age_s": "upstream link",
+    "queue_deadline_ratio": "compute",
+    "accelerator": "compute",
+}
+
+MACHINES: Mapping[str, Machine] = {
+    **dict.fromkeys(("broker_away", "publish_denied", "subscribe_denied", "duplicate_client_id", "gap"), "plant link"),
+    **dict.fromkeys(
+        (
+            "upstream_away", "upstream_refused", "upstream_slow", "upstream_rejecting", "receiver_foreign",
+            "uplink_failed", "backlog_aged",
+        ),
+        "upstream link",
+    ),
+    **dict.fromkeys(("fallback_runtime", "runtime_stuck", "lane_behind", "events_shed", EASING, LINGERING), "compute"),
+    **dict.fromkeys(("accelerator_lost", "needs_power_cycle", "accelerator_required"), "compute"),
+    **dict.fromkeys(("rules_serving", "model_unusable", "rung_disabled"), "model"),
+    **dict.fromkeys(("store_full", "store_io", "store_locked", "store_recovered"), "storage"),
+    "clock_unsynced": "clock",
+    **{row.code: _MACHINE_OF_FACT[row.fact] for row in LADDER},
+}  # fmt: skip
+"""Which of the small machines each cause belongs to; the mode is the worst that any of them asks for."""
 
 
 class Reason(NamedTuple):
@@ -248,7 +360,12 @@ class ModeState(NamedTuple):
 OF_THE_WAY_HOME = frozenset({"upstream_rejecting", "backlog_aged"})
 """Causes that take nothing from a result: it is as good as ever, only the receiver may not get it."""
 
-OF_ONE_PIPELINE = frozenset({"fallback_runtime", "runtime_stuck", "lane_behind", "rules_serving", "model_unusable"})
+OF_ONE_PIPELINE = frozenset(
+    {
+        "fallback_runtime", "runtime_stuck", "lane_behind", "rules_serving", "model_unusable", "accelerator_lost",
+        "needs_power_cycle", "rung_disabled", "accelerator_required",
+    }
+)  # fmt: skip
 """Causes whose subject is a pipeline: they say nothing about the results of another one."""
 
 
@@ -257,6 +374,7 @@ def degrades(reasons: Iterable[Reason], pipeline: str) -> bool:
     return any(
         CAUSES[reason.code].mode not in {"normal", "offline"}
         and reason.code not in OF_THE_WAY_HOME
+        and reason.code not in OF_THE_GOVERNOR
         and (reason.code not in OF_ONE_PIPELINE or reason.subject == pipeline)
         for reason in reasons
     )

@@ -1,4 +1,4 @@
-"""What a level of the governor means for one pipeline: which share of its windows is answered, and by which model. Pure.
+"""What a level of the governor means for one pipeline: which share of its windows is answered. Pure.
 
 A window that is left out was declared to be: by the pipeline (it may be slowed) or by the ladder (it raises no alarm).
 Its events are stored as ever; the window is counted by reason in the books, and has no result.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edged.errors import InferenceError, ModelError
-from edged.infer.chain import load_rung
+from edged.infer.rung import load_rung
 from edged.infer.loading import ModelFile, open_model
 from edged.infer.registry import find_runtime
 from edged.infer.runtime import LoadOptions

@@ -20,7 +20,7 @@ from edged.engine.last_values import LastValues
 from edged.engine.meta import load_meta
 from edged.engine.mode_keeper import ModeKeeper
 from edged.engine.recovery import Recovery, recover
-from edged.engine.report import Report
+from edged.engine.report import Report, Sections
 from edged.engine.runner import Runner, RunnerParts
 from edged.engine.snapshot import Snapshots
 from edged.engine.upkeep import Upkeep
@@ -137,7 +137,7 @@ class Rig:
         self.clock = clock or FakeClock()
         self.lines: list[str] = []
         self.present = Present(self.clock.boot_id)
-        log = Log(self.clock, write=self.lines.append, journal=False)
+        self.log = log = Log(self.clock, write=self.lines.append, journal=False)
         meta = load_meta(self.journal.meta)
         self.ledger = meta.ledger
         self.board = Board()
@@ -215,9 +215,7 @@ class Rig:
         self.homeward = Homeward(self.engine, log, self.homeward_errors.append)
         self.engine.newest_batch = len(self.journal.units)
         self.snapshots = Snapshots(self.engine, self.devices, self.journal, self.clock, log, 60)
-        self.report = Report(
-            self.engine, self.devices, self.clock, identity={"site": "lyon"}, host=dict, store=dict, link=dict
-        )
+        self.report = Report(self.engine, self.devices, self.clock, identity={"site": "lyon"}, sections=Sections())
         self.upkeep = Upkeep(self.engine, self.devices, self.report, self.snapshots, ROOT)
         self.engine.on_devices = self.upkeep.saw
         self.present.on_alarm = self.upkeep.alarm

@@ -6,12 +6,14 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from edged.errors import ModelError
+from edged.infer.runtime import Abilities, Device, DeviceHealth, Probe
 from edged.infer.runtimes.tflite_io import InterpreterRunner, TfliteModel, describe, in_short, is_out_of_memory
 from edged.infer.tflite_file import read_declared
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
     from edged.infer.runtime import LoadOptions
 
-RUNTIME = "litert:cpu"
+_RUNG = "litert:cpu"
 _TRIAL_S = 60.0
 _TRIAL_COMMAND = (sys.executable, "-P", "-m", "edged.infer.runtimes.litert_cpu")
 _CORRUPT_TEXTS = ("not a valid flatbuffer", "required_bytes <= bytes", "number of elements overflowed")
@@ -55,8 +57,7 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> TfliteModel:
         ModelError: `unsupported`, `corrupt`, `incompatible`, `device_unavailable`, `out_of_memory`, `crashes`; those
             of reading.
     """
-    if device != "cpu":
-        raise ModelError("device_unavailable", f"LiteRT here runs on cpu, not on {device!r}")
+    _require_cpu(device)
     if not model.format.startswith("tflite"):
         raise ModelError("incompatible", f"LiteRT reads tflite, {model.path.name} is {model.format}")
     data = model.read()
@@ -68,8 +69,13 @@ def load(model: ModelFile, device: str, options: LoadOptions) -> TfliteModel:
         raise ModelError("out_of_memory", f"Cannot load {model.path}: not enough memory", retryable=True) from error
     except (RuntimeError, ValueError) as error:
         raise _load_error(model, error) from error
-    info = describe(model, RUNTIME, declared, runner.interpreter, free=free)
+    info = describe(model, _RUNG, declared, runner.interpreter, free=free)
     return TfliteModel(runner, info, declared)
+
+
+def _require_cpu(device: str) -> None:
+    if device != "cpu":
+        raise ModelError("device_unavailable", f"LiteRT here runs on cpu, not on {device!r}")
 
 
 def _open(data: bytes, threads: int) -> tuple[_Runner, bool]:
@@ -134,6 +140,36 @@ def _load_error(model: ModelFile, error: Exception) -> ModelError:
         hint="export the model again with built-in operators",
     )
 
+
+class LitertRuntime:
+    """Implements `edged.infer.runtime.Runtime`, for the processor."""
+
+    name = "litert"
+
+    def abilities(self, device: str) -> Abilities:
+        return Abilities(("tflite",))
+
+    def probe(self, device: str) -> Probe:
+        """The library was imported, and it always has the processor."""
+        versions = {"ai-edge-litert": version("ai-edge-litert")}
+        try:
+            _require_cpu(device)
+        except ModelError as error:
+            return Probe(False, (), versions, error.code, str(error))
+        return Probe(True, (Device("cpu", "cpu", "XNNPACK"),), versions)
+
+    def prepare(self, model: ModelFile, device: str, options: LoadOptions) -> None:
+        """Nothing to make."""
+
+    def load(self, model: ModelFile, device: str, options: LoadOptions) -> TfliteModel:
+        return load(model, device, options)
+
+    def health(self, device: str) -> DeviceHealth:
+        """The processor is well as long as this runs."""
+        return DeviceHealth("ok" if device == "cpu" else "unknown")
+
+
+RUNTIME = LitertRuntime()
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected here, and no reason to fill the flash

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edged.infer.runtimes.openvino_library import in_short
+
 Shape = tuple[int, ...]
 
 _MOST_REMEMBERED = 1000
@@ -59,10 +61,3 @@ class Shapes:
         except RuntimeError as error:
             return in_short(error)
         return ""
-
-
-def in_short(error: Exception) -> str:
-    """What failed in 300 characters; the lines before it name the library's own source files."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API", "Summary:"))]
-    return " ".join(telling or lines)[:300]

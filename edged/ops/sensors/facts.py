@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from edged.ops.sensors.nvml import SLOWED_BY_DISTRESS
 from edged.ops.sensors.report import DeviceReport
 from edged.policy.governor import Facts
+
+SMALL_DISK_BYTES = 4_000_000_000
+"""Of a smaller file system the bytes that are free say nothing: it never has many. The share does."""
 
 _SLOWS_AT_CRITICAL = frozenset({"coretemp"})  # Intel: there the processor slows itself, it stops only far above
 
@@ -24,8 +28,14 @@ def facts(report: DeviceReport, before: DeviceReport | None = None) -> Facts:
         memory_available_share=report.memory.available_share,
         memory_some_avg10_percent=None if stalls is None else stalls.some_avg10_percent,
         disk_free_share=None if report.disk is None else report.disk.free_share,
-        disk_free_bytes=None if report.disk is None else report.disk.free_bytes,
+        disk_free_bytes=_disk_free_bytes(report),
     )
+
+
+def _disk_free_bytes(report: DeviceReport) -> float | None:
+    if report.disk is None:
+        return None
+    return report.disk.free_bytes if report.disk.total_bytes >= SMALL_DISK_BYTES else math.inf
 
 
 _Pair = tuple[float | None, float | None]

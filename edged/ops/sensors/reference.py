@@ -119,11 +119,26 @@ FACTS: Mapping[str, tuple[str, str]] = {
     "memory_available_share": ("0–1", "memory that is left, of the box or of our control group"),
     "memory_some_avg10_percent": ("%", "of the last 10 s in which tasks waited for memory"),
     "disk_free_share": ("0–1", "free part of the disk"),
-    "disk_free_bytes": ("bytes", "free on the disk"),
-    "store_room_days": ("days", "of results that the store can still take at today's rate"),
-    "backlog_age_s": ("s", "age of the oldest result that has not left"),
-    "queue_deadline_ratio": ("×", "age of the oldest waiting input over its deadline"),
-    "accelerator": ("state", "0 ok, 1 the next of the chain serves, 2 needs hands"),
+    "disk_free_bytes": (
+        "bytes",
+        "free on the disk; without limit on a file system below 4 GB, where the share says it",
+    ),
+    "store_room_days": (
+        "days",
+        "of results that the store can still take at today's rate; no limit while nothing has waited for 10 minutes",
+    ),
+    "backlog_age_s": (
+        "s",
+        "age of the oldest result that has not left: for the centre, else for the broker; since the start at most",
+    ),
+    "queue_deadline_ratio": (
+        "×",
+        "age of the oldest input that waits for a model over its deadline; of pipelines that keep up",
+    ),
+    "accelerator": (
+        "state",
+        "0 ok, 1 the next of the chain serves, 2 needs hands; unknown where no chain begins with one",
+    ),
 }
 
 _HEAD = """# Device health

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def load(model: Any, _device: str, options: Any) -> Any:
-    from edged.infer.runtimes.onnxruntime_cpu import load as load_real
+    from edged.infer.runtimes.onnxruntime_runtime import load as load_real
 
     return _Slow(load_real(model, "cpu", options), float(os.environ.get("STAND_IN_MS", "20")) / 1000)
 

@@ -11,7 +11,7 @@ from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.onnxruntime_cpu import load
+from edged.infer.runtimes.onnxruntime_runtime import load
 from edged.messages import TensorSpec
 from tests.doubles.runtime import StandInModel
 from tests.unit.infer.models import read_tensor

@@ -10,7 +10,8 @@ from threading import Event
 import numpy as np
 
 from edged.errors import InferenceError, ModelError
-from edged.infer.lane import Batch, Lane, LaneLimits
+from edged.infer.lane import Done, Lane, LaneLimits
+from edged.messages import ModelInfo
 from tests.doubles.clock import FakeClock
 from tests.doubles.runtime import StandInModel
 
@@ -25,8 +26,10 @@ class Desk:
         self.answers: list[tuple[str, float | str, int]] = []
         self._changed = asyncio.Event()
 
-    def done(self, name: str) -> Callable[[Batch | InferenceError, int], None]:
-        def done(outcome: Mapping[str, np.ndarray] | InferenceError, infer_us: int) -> None:
+    def done(self, name: str) -> Done:
+        def done(
+            outcome: Mapping[str, np.ndarray] | InferenceError, infer_us: int, info: ModelInfo | None
+        ) -> None:
             said = outcome.code if isinstance(outcome, InferenceError) else float(outcome["y"][0])
             self.answers.append((name, said, infer_us))
             self._changed.set()

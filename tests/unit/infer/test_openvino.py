@@ -16,13 +16,8 @@ from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.openvino_runtime import (
-    FRONTEND_EXCEPTIONS,
-    OpenvinoModel,
-    choose_device,
-    load,
-    refuse_elsewhere,
-)
+from edged.infer.runtimes.openvino_library import FRONTEND_EXCEPTIONS
+from edged.infer.runtimes.openvino_runtime import OpenvinoModel, choose_device, load, refuse_elsewhere
 from edged.infer.runtimes.openvino_shapes import Shapes
 from edged.messages import ModelInfo, TensorSpec
 from tests.unit.infer import tflite_models

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.policy.governor import LADDER, LINGERING, RUNGS
+from edged.policy.governor import Cause as Row
 from edged.policy.mode import (
     CAUSES,
+    MACHINES,
     MEANINGS,
     MODES,
     OF_ONE_PIPELINE,
     Cleared,
     Event,
+    Machine,
     ModeChanged,
     ModeState,
     Raised,
@@ -160,3 +166,18 @@ def test_results_are_degraded_by_their_own_pipeline_and_by_what_concerns_all_and
     assert degrades([reason("store_full")], "fan")
     assert not degrades([reason("broker_away"), reason("clock_unsynced")], "fan")
     assert set(CAUSES) >= OF_ONE_PIPELINE
+
+
+def test_every_cause_belongs_to_exactly_one_of_the_small_machines() -> None:
+    assert set(MACHINES) == set(CAUSES)
+    assert set(MACHINES.values()) == set(get_args(Machine))
+
+
+@pytest.mark.parametrize("row", LADDER, ids=lambda row: row.code)
+def test_a_reason_of_the_governor_asks_for_the_mode_of_its_level_and_is_held_by_the_governor_alone(row: Row) -> None:
+    cause = CAUSES[row.code]
+    assert (cause.mode, cause.hold_s) == (RUNGS[row.level].mode, 0)
+
+
+def test_a_reason_of_the_governor_takes_nothing_from_the_results_of_a_pipeline_that_is_not_slowed() -> None:
+    assert not degrades([Reason("heat_critical", "", 0, ""), Reason(LINGERING, "", 0, "")], "pump")

@@ -15,14 +15,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from edged.errors import InferenceError, ModelError
 from edged.infer.loading import ModelFile, open_model
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.onnxruntime_cpu import ORT_EXCEPTIONS, OrtCpuModel, load, refuse_mixture
+from edged.infer.runtimes.onnxruntime_library import ORT_EXCEPTIONS, refuse_mixture
+from edged.infer.runtimes.onnxruntime_runtime import OrtModel, load
 from edged.ops.host import read_host
 from tests.unit.infer.models import read_tensor, save, sum_model, unary
 
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def loaded(path: Path) -> OrtCpuModel:
+def loaded(path: Path) -> OrtModel:
     return load(open_model(path, allow_unsigned=True), "cpu", LoadOptions())
 
 
@@ -34,7 +35,7 @@ def refusal(path: Path) -> ModelError:
 
 
 @pytest.fixture
-def summing(tmp_path: Path) -> OrtCpuModel:
+def summing(tmp_path: Path) -> OrtModel:
     return loaded(sum_model(tmp_path / "sum.onnx"))
 
 
@@ -42,14 +43,14 @@ def test_telemetry_is_off() -> None:
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 
 
-def test_a_model_says_what_it_takes_and_gives(summing: OrtCpuModel) -> None:
+def test_a_model_says_what_it_takes_and_gives(summing: OrtModel) -> None:
     info = summing.info
     assert info.runtime == "onnxruntime:cpu"
     assert [tuple(spec) for spec in info.inputs] == [("x", "float32", (-1, 4))]
     assert [tuple(spec) for spec in info.outputs] == [("y", "float32", (-1,))]
 
 
-def test_one_call_answers_the_whole_batch(summing: OrtCpuModel) -> None:
+def test_one_call_answers_the_whole_batch(summing: OrtModel) -> None:
     answers = summing.infer({"x": np.ones((3, 4), np.float32)}, deadline_s=1)
     np.testing.assert_array_equal(answers["y"], np.full(3, 4, np.float32))
 
@@ -66,7 +67,7 @@ def test_one_call_answers_the_whole_batch(summing: OrtCpuModel) -> None:
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused_and_the_model_goes_on(
-    summing: OrtCpuModel, batch: dict[str, np.ndarray]
+    summing: OrtModel, batch: dict[str, np.ndarray]
 ) -> None:
     with pytest.raises(InferenceError) as caught:
         summing.infer(batch, deadline_s=1)
@@ -99,7 +100,7 @@ def test_an_allocation_that_cannot_succeed_is_named_out_of_memory(tmp_path: Path
     assert (caught.value.code, caught.value.retryable) == ("out_of_memory", True)
 
 
-def test_a_closed_model_says_so_and_closing_twice_is_harmless(summing: OrtCpuModel) -> None:
+def test_a_closed_model_says_so_and_closing_twice_is_harmless(summing: OrtModel) -> None:
     summing.close()
     summing.close()
     with pytest.raises(InferenceError) as caught:
@@ -107,10 +108,10 @@ def test_a_closed_model_says_so_and_closing_twice_is_harmless(summing: OrtCpuMod
     assert caught.value.code == "closed"
 
 
-def test_another_device_than_the_processor_is_refused(tmp_path: Path) -> None:
+def test_a_second_processor_is_refused(tmp_path: Path) -> None:
     model = open_model(sum_model(tmp_path / "m.onnx"), allow_unsigned=True)
     with pytest.raises(ModelError) as caught:
-        load(model, "gpu", LoadOptions())
+        load(model, "cpu:1", LoadOptions())
     assert caught.value.code == "device_unavailable"
 
 
