@@ -25,7 +25,7 @@ from edged.engine.runner import Runner, RunnerParts
 from edged.engine.snapshot import Snapshots
 from edged.engine.upkeep import Upkeep
 from edged.errors import InferenceError
-from edged.infer.lane import LaneState, LaneStats
+from edged.infer.lane import Done, LaneState, LaneStats
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.routes import Routes
 from edged.ingest.sequence import SequenceTracker
@@ -51,7 +51,6 @@ from tests.doubles.link import LoopLink
 
 ROOT = "edged/v1/lyon/gw"
 ALARM = AlarmRule("hot", label="hot", min_score=0.0, clear_after=2)
-Done = Callable[["Mapping[str, np.ndarray] | InferenceError", int], None]
 
 
 class MeanModel:
@@ -99,12 +98,15 @@ class HandLane:
         self.jobs.append((batch, done))
         return True
 
+    def close(self, timeout_s: float) -> bool:
+        return True
+
     def answer(self, infer_us: int = 1000) -> None:
         batch, done = self.jobs.pop(0)
         try:
-            done(self.model.infer(batch, deadline_s=1.0), infer_us)
+            done(self.model.infer(batch, deadline_s=1.0), infer_us, self.model.info)
         except InferenceError as error:
-            done(error, infer_us)
+            done(error, infer_us, self.model.info)
 
 
 class Rig:

@@ -21,46 +21,39 @@ class DeviceWatch:
     def __init__(self, read: Callable[[], DeviceReport], patience_s: float = PATIENCE_S) -> None:
         self._read = read
         self._patience_s = patience_s
-        self._looking: asyncio.Future[DeviceReport] | None = None
-        self.stuck = 0
-        """How often there was no report because a read did not return in time."""
+        self._looking: asyncio.Future[DeviceReport | None] | None = None
+        self.trouble = ""
+        """Why there was no report the last time; "" when there was one."""
 
     async def look(self) -> DeviceReport | None:
-        """What the box says now; None: it has not answered in time, so that nothing is known."""
-        if self._looking is None:
-            self._looking = self._begin()
-        looking = self._looking
+        """What the box says now; None: no answer, so that nothing is known."""
+        looking = self._looking = self._looking or self._begin()
         try:
             async with asyncio.timeout(self._patience_s):
                 report = await asyncio.shield(looking)
         except TimeoutError:
-            self.stuck += 1
+            self.trouble = f"a read has not returned within {self._patience_s} s"
             return None
-        finally:
-            if looking.done():
-                self._looking = None
+        self._looking = None
         return report
 
-    def _begin(self) -> asyncio.Future[DeviceReport]:
+    def _begin(self) -> asyncio.Future[DeviceReport | None]:
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[DeviceReport] = loop.create_future()
+        found: asyncio.Future[DeviceReport | None] = loop.create_future()
 
-        def deliver(report: DeviceReport | None, error: BaseException | None) -> None:
-            if found.cancelled():
-                return
-            if error is not None:
-                found.set_exception(error)
-            elif report is not None:
+        def deliver(report: DeviceReport | None, trouble: str) -> None:
+            self.trouble = trouble
+            if not found.done():
                 found.set_result(report)
 
         def work() -> None:
-            report, fault = None, None
+            report, trouble = None, ""
             try:
                 report = self._read()
-            except Exception as error:  # noqa: BLE001  handed to the loop: readers raise nothing, so it is our bug
-                fault = error
+            except Exception as error:  # noqa: BLE001  no reader should, but for a thermometer the plant is not left alone
+                trouble = f"{type(error).__name__}: {error}"
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(deliver, report, fault)
+                loop.call_soon_threadsafe(deliver, report, trouble)
 
         threading.Thread(target=work, name="devices", daemon=True).start()
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 
 from edged.ops.sensors.report import DeviceReport, read_devices
 from edged.ops.sensors.watch import DeviceWatch
-from tests.doubles.waiting import eventually
 
 
 async def test_each_look_reads_anew(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ async def test_each_look_reads_anew(tmp_path: Path) -> None:
     assert all(thread.daemon for thread in reads)
 
 
-async def test_a_read_that_hangs_is_unknown_and_is_awaited_by_nobody_until_it_returns(tmp_path: Path) -> None:
+async def test_a_read_that_hangs_is_unknown_and_no_other_begins_until_it_returns(tmp_path: Path) -> None:
     report = read_devices(tmp_path)
     going_on = threading.Event()
     begun = []
@@ -41,42 +41,43 @@ async def test_a_read_that_hangs_is_unknown_and_is_awaited_by_nobody_until_it_re
     watch = DeviceWatch(read, patience_s=0.05)
     assert await watch.look() is None
     assert await watch.look() is None
-    assert (len(begun), watch.stuck) == (1, 2)
+    assert len(begun) == 1
+    assert "0.05 s" in watch.trouble
     going_on.set()
-    found = []
-
-    async def look() -> bool:
-        found.append(await watch.look())
-        return found[-1] is report
-
-    for _ in range(200):
-        if await look():
-            break
-    assert found[-1] is report
+    looks = [await watch.look() for _ in range(100)]  # each is patient for a while
+    assert looks[-1] is report
+    assert watch.trouble == ""
 
 
-async def test_a_reader_that_raises_is_our_bug_and_is_told() -> None:
+async def test_a_reader_that_raises_costs_its_report_and_says_why(tmp_path: Path) -> None:
+    answers: list[DeviceReport | Exception] = [ZeroDivisionError("no part"), read_devices(tmp_path)]
+
     def read() -> DeviceReport:
-        raise ZeroDivisionError
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     watch = DeviceWatch(read)
-    with pytest.raises(ZeroDivisionError):
-        await watch.look()
-    with pytest.raises(ZeroDivisionError):  # and the next look begins anew
-        await watch.look()
+    assert await watch.look() is None
+    assert watch.trouble == "ZeroDivisionError: no part"
+    assert await watch.look() is not None
 
 
-async def test_a_look_that_nobody_waits_for_any_more_ends_quietly(tmp_path: Path) -> None:
-    done = threading.Event()
+async def test_an_answer_that_nobody_waits_for_any_more_is_dropped(tmp_path: Path) -> None:
+    going_on, returned = threading.Event(), threading.Event()
 
     def read() -> DeviceReport:
-        done.wait(30)
+        going_on.wait(30)
+        returned.set()
         return read_devices(tmp_path)
 
-    watch = DeviceWatch(read, patience_s=0.01)
-    await watch.look()
-    looking = watch._looking  # noqa: SLF001
-    assert looking is not None
+    watch = DeviceWatch(read, patience_s=30)
+    looking = asyncio.create_task(watch.look())
+    await asyncio.sleep(0)
     looking.cancel()
-    done.set()
-    await eventually(lambda: threading.active_count() == 1 or looking.cancelled())
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    going_on.set()
+    assert await watch.look() is not None  # the same read, taken up again
+    assert returned.is_set()
