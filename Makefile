@@ -33,7 +33,7 @@ check: setup ## ruff, formatting, mypy --strict, import rules
 
 docs: setup ## write the pages that are made from code
 	$(BIN)/python -m edged.config.reference docs/reference/configuration.md
-	$(BIN)/python -m edged.ops.mode_reference docs/reference/modes.md
+	$(BIN)/python -m edged.ops.mode_reference docs/modes.md
 	$(BIN)/python -m edged.ops.sensors.reference docs/reference/device-health.md
 	$(BIN)/python -m edged.hub.reference docs/reference/hub.md
 	$(BIN)/python -m tests.contract.pages docs/reference

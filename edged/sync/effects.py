@@ -76,7 +76,7 @@ class Parted(NamedTuple):
 
 
 class Raise(NamedTuple):
-    """A condition that people must see began or ended; `code` is one of docs/reference/modes.md."""
+    """A condition that people must see began or ended; `code` is one of docs/modes.md."""
 
     code: str
     active: bool

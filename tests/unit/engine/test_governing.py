@@ -198,6 +198,7 @@ def test_the_age_of_the_backlog_is_that_of_the_oldest_row_that_has_not_left() ->
 
 def test_a_long_backlog_is_remembered_coarsely_but_its_beginning_exactly() -> None:
     backlog = Backlog()
+    age_s = 0.0
     for second in range(1, 5001):
         age_s = backlog.age_s(second, 0, second * 1000)
     assert age_s == 4999

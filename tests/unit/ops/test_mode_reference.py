@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from edged.ops.mode_reference import main, reference
-from edged.policy.mode import CAUSES, MODES
+from edged.ops.mode_reference import MACHINE_MEANINGS, main, reference
+from edged.policy import chain
+from edged.policy.governor import LEVELS
+from edged.policy.mode import CAUSES, MACHINES, MODES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PAGE = REPOSITORY / "docs" / "reference" / "modes.md"
+PAGE = REPOSITORY / "docs" / "modes.md"
 
 # How a reason is named where it is given: literally, as a constant, or as what a fault is classified as.
 _GIVEN = (
@@ -50,3 +52,19 @@ def test_the_page_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFi
     main([str(tmp_path / "modes.md")])
     main([])
     assert (tmp_path / "modes.md").read_text(encoding="utf-8") == capsys.readouterr().out == reference()
+
+
+def test_every_small_machine_its_causes_every_level_and_every_state_of_a_rung_stand_on_the_page() -> None:
+    page = reference()
+    assert set(MACHINE_MEANINGS) == set(MACHINES.values())
+    assert all(f"| {machine} | {MACHINE_MEANINGS[machine]} |" in page for machine in MACHINE_MEANINGS)
+    assert all(f"| `{state}` |" in page for state in (*LEVELS, *chain.MEANINGS))
+    assert all(page.count(f"`{code}`") >= 2 for code in CAUSES)  # with its machine, and with its row
+
+
+def test_no_row_leaves_open_how_it_is_detected_what_happens_what_is_seen_or_how_it_ends() -> None:
+    assert all(all(cell for cell in cause if isinstance(cell, str)) for cause in CAUSES.values())
+
+
+def test_there_is_one_page_about_modes() -> None:
+    assert sorted((REPOSITORY / "docs").rglob("modes.md")) == [PAGE]
