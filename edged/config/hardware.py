@@ -87,13 +87,20 @@ class Fallback:
         Key(
             "Restarts within 10 min before the device is said to need a power cycle; then it is tried every half hour.",
             why="an accelerator that crashes for ever only disturbs",
+            unit="restarts",
             ge=1,
             le=1000,
         ),
     ] = 5
     return_probes: Annotated[
         int,
-        Key("Good answers in a row before a better runtime serves again.", why="1 trusts at once", ge=1, le=1000),
+        Key(
+            "Good answers in a row before a better runtime serves again.",
+            why="1 trusts at once",
+            unit="probes",
+            ge=1,
+            le=1000,
+        ),
     ] = 3
     probe_every_s: Annotated[
         float, Key("Distance of those probes.", why="a probe is a call that computes nothing useful", gt=0, le=3600)
@@ -113,6 +120,7 @@ class Fallback:
         Key(
             "Runtimes below the serving one that are kept loaded, so that a fall costs one call and not one load.",
             why="each takes the memory of one model",
+            unit="runtimes",
             ge=0,
             le=8,
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from edged.config.keys import NAME_PATTERN, STRICT_TABLE, Key
+from edged.config.patterns import Cascade, Detection, Frame
 
 Codec = Literal["json", "senml", "sparkplug_b", "packed", "image"]
 Feature = Literal["rms", "peak", "crest", "kurtosis", "skewness", "mean", "std", "fft"]
@@ -68,13 +69,14 @@ class Input:
     fields: Annotated[
         tuple[FieldPath, ...],
         Key(
-            "Dotted paths into the event, in the order the model expects; each names a number or an array of numbers.",
+            "Dotted paths into the event, in the order the model expects; each names a number or an array of numbers. "
+            "Needed unless the codec is `image`.",
             why="one field at least is needed, and 4096 columns are more than any sensor event carries",
             min_items=1,
             max_items=4096,
             max_chars=256,
         ),
-    ]
+    ] = ()
     window: Annotated[
         int,
         Key(
@@ -126,6 +128,7 @@ class Input:
         Literal["payload", "arrival"],
         Key("arrival: the time of arrival is the event time, and that is good enough to be called good quality."),
     ] = "payload"
+    frame: Annotated[Frame | None, Key("Codec image: how pictures become the input of the model.")] = None
     layout: Annotated[
         str | None,
         Key(
@@ -200,9 +203,12 @@ class Rule:
     __pydantic_config__: ClassVar = STRICT_TABLE
 
     label: Annotated[str, Key("Label of the result while the rule holds.", max_chars=128, why="it stands in results")]
-    field: Annotated[FieldPath, Key("Which of input.fields is compared, as the sensor sends it.", max_chars=256)]
-    above: Annotated[float | None, Key("The rule holds above this value.")] = None
-    below: Annotated[float | None, Key("The rule holds below this value.")] = None
+    field: Annotated[
+        FieldPath,
+        Key("Which of input.fields is compared, as the sensor sends it.", max_chars=256, why="a name, not a text"),
+    ]
+    above: Annotated[float | None, Key("The rule holds above this value.", unit="unit of the field")] = None
+    below: Annotated[float | None, Key("The rule holds below this value.", unit="unit of the field")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +247,7 @@ class ModelSource:
     hang_ms: Annotated[
         int | None,
         Key(
-            "A call on an accelerator that takes longer is called hung: its process is ended, the next runtime answers; "
+            "A call on an accelerator that takes longer is hung: its process is ended, the next runtime answers; "
             "absent: four times deadline_ms, at least 250.",
             why="a late answer is better than a restart; a minute without answers is an outage",
             ge=1,
@@ -272,7 +278,7 @@ class ModelSource:
     ] = 0.0
     rates_hz: Annotated[
         Mapping[str, float],
-        Key('With input.policy = "latest": most calls a second by runtime of the chain; the rest is counted as skipped.'),
+        Key('With input.policy = "latest": most calls a second by runtime of the chain; others count as skipped.'),
     ] = field(default_factory=dict)
     inputs: Annotated[
         Mapping[str, tuple[FieldPath, ...]],
@@ -300,6 +306,8 @@ class ModelSource:
     def hang_s(self) -> float:
         """When a call counts as hung."""
         return max(0.25, 4 * self.deadline_ms / 1000) if self.hang_ms is None else self.hang_ms / 1000
+
+    cascade: Annotated[Cascade | None, Key("A larger model that is asked about what this one is not sure of.")] = None
 
     def slot_dir(self, state_dir: str) -> str:
         """Folder of the slot below the state folder; "" when the model is a plain file."""
@@ -399,6 +407,7 @@ class Output:
         str | None,
         Key("Name of the model output that carries the scores; absent: the only output, or the last one of floats."),
     ] = None
+    detection: Annotated[Detection | None, Key("Detection: how boxes, scores and classes are read.")] = None
     alarm: Annotated[tuple[Alarm, ...], Key("One table or a list of tables: what becomes an alarm.")] = ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,6 +20,8 @@ RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("gpu", "dla"),
     "split": ("upstream",),  # the head of a model here, its tail at the centre
 }
+_RUNG = re.compile(r"[a-z][a-z0-9_-]{0,63}(:[a-z0-9_.:-]{1,64})?", re.IGNORECASE)
+_SLIP = 0.8  # a name so much like a built-in one is a slip of the keyboard, no plug-in
 RULES = "rules"  # no model at all: the last resort at the end of a chain
 _SCHEMES = ("mqtt", "mqtts")
 UPSTREAM_SCHEMES = ("mqtt", "mqtts", "http", "https")
@@ -183,7 +186,7 @@ def check_memory(limits: Limits, broker: Broker) -> Iterator[Finding]:
 
 
 def check_chain(chain: Sequence[str]) -> Iterator[Finding]:
-    """Each entry is a runtime that exists on a device it can use; `rules` is last; none twice."""
+    """Each entry is a runtime on a device it can use, or may be a plug-in's; `rules` is last; none twice."""
     allowed = ", ".join(f"{name}:{'|'.join(devices)}" for name, devices in RUNTIME_DEVICES.items()) + f", {RULES}"
     for index, entry in enumerate(chain):
         runtime, _, device = entry.partition(":")
@@ -193,9 +196,15 @@ def check_chain(chain: Sequence[str]) -> Iterator[Finding]:
         elif entry == RULES:
             if index != len(chain) - 1:
                 yield Finding(where, "ends the chain", entry, cure=f'write "{RULES}" last: it never fails')
+        elif not _RUNG.fullmatch(entry):
+            yield Finding(where, "is no runtime on a device", entry, allowed=f"{allowed}, or a plug-in as name:device")
         elif runtime not in RUNTIME_DEVICES:
-            near = difflib.get_close_matches(runtime, [*RUNTIME_DEVICES, RULES], n=1)
-            yield Finding(where, "is no known runtime", entry, allowed=allowed, nearest=near[0] if near else "")
+            near = difflib.get_close_matches(runtime, [*RUNTIME_DEVICES, RULES], n=1, cutoff=_SLIP)
+            if near:
+                yield Finding(where, "is no known runtime", entry, allowed=allowed, nearest=near[0])
+            else:
+                cure = "install the plug-in that brings it"
+                yield Finding(where, "is no built-in runtime", entry, allowed=allowed, cure=cure, note=True)
         elif not _is_device(device, RUNTIME_DEVICES[runtime]):
             devices = " or ".join(f"{runtime}:{kind}" for kind in RUNTIME_DEVICES[runtime])
             yield Finding(where, "names no device of this runtime", entry, allowed=f"{devices}, several as :0, :1")

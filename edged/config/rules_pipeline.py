@@ -10,9 +10,10 @@ from edged.config.keys import NAME_PATTERN
 from edged.config.pipeline import Alarm, Calibration, Constraint, Input, ModelSource, Output, Pipeline, Scaling
 from edged.config.problems import Finding, Path
 from edged.config.rules_links import RULES, check_chain
+from edged.config.rules_patterns import check_cascade, check_codec, check_graded
 from edged.config.settings import Config, Security
 
-CODECS_HERE = ("json",)  # what this version decodes; the others are reserved names
+CODECS_HERE = ("json", "image")  # what this version decodes; the others are reserved names
 MAX_WINDOW_VALUES = 1_000_000  # per device: 8 MB of numbers, a window of 65,536 events with 15 fields
 
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
@@ -166,13 +167,41 @@ def check_model(model: ModelSource, security: Security | None) -> Iterator[Findi
     if model.slot is not None and model.version is not None:
         cure = "remove it: the signed manifest says the version"
         yield Finding(("version",), "belongs to unsigned models only", model.version, cure=cure)
+    if model.cascade is not None:
+        yield from (finding.below("cascade") for finding in check_cascade(model.cascade, security))
     yield from check_chain(model.chain)
-    if RULES in model.chain:
-        message = "names rules, which this version cannot declare: without a usable model answers have quality 0"
-        yield Finding(("chain",), message, model.chain, cure="leave it for later versions, or remove it", note=True)
+    yield from _check_fallback(model)
     for name, fields in model.inputs.items():
         if not fields:
             yield Finding(("inputs", name), "has no fields", (), allowed="a list of input.fields, at least 1")
+
+
+def _check_fallback(model: ModelSource) -> Iterator[Finding]:
+    """What answers when runtimes fail: rules, rates and the demand for an accelerator go together."""
+    if RULES in model.chain and not model.rules:
+        message = "names rules, but none are declared: without a usable model answers have quality 0"
+        cure = "add [[pipeline.model.rules]] with label, field and above or below"
+        yield Finding(("chain",), message, model.chain, cure=cure, uses=("rules",), note=True)
+    if model.rules and model.chain and RULES not in model.chain:
+        cure = f'write "{RULES}" last in the chain'
+        yield Finding(("rules",), "are never asked: the chain does not end with rules", cure=cure, uses=("chain",))
+    for index, rule in enumerate(model.rules):
+        if rule.above is None and rule.below is None:
+            yield Finding(("rules", index), "has no threshold", allowed="above, below, or both")
+    if model.require_accelerator:
+        if model.chain and all(entry == RULES or (entry.partition(":")[2] or "cpu") == "cpu" for entry in model.chain):
+            cure = "name an accelerator in chain, or remove it"
+            yield Finding(("require_accelerator",), "leaves nobody to answer", True, cure=cure, uses=("chain",))
+        for key in ("rules", "last_good_s"):
+            if getattr(model, key):
+                yield Finding((key,), "never answers: require_accelerator forbids it", cure="remove one of the two")
+    for rung, rate_hz in model.rates_hz.items():
+        if rate_hz <= 0:
+            yield Finding(("rates_hz", rung), "is no rate", rate_hz, allowed="calls per second above 0")
+        if model.chain and rung not in model.chain:
+            near = difflib.get_close_matches(rung, model.chain, n=1)
+            nearest = near[0] if near else ""
+            yield Finding(("rates_hz", rung), "is not in the chain", rung, nearest=nearest, uses=("chain",))
 
 
 def check_output(output: Output) -> Iterator[Finding]:
@@ -240,10 +269,18 @@ def check_pipeline(pipeline: Pipeline) -> Iterator[Finding]:
     if pipeline.codec not in CODECS_HERE:
         allowed = " or ".join(CODECS_HERE) + " in this version"
         yield Finding(("codec",), "is reserved, but not built in yet", pipeline.codec, allowed=allowed)
+    yield from check_codec(pipeline)
+    yield from check_graded(pipeline)
     fields = pipeline.input.fields
     for name, wanted in pipeline.model.inputs.items():
         findings = _check_known(wanted, fields, "input.fields")
         yield from (finding._replace(path=("model", "inputs", name)) for finding in findings)
+    for index, rule in enumerate(pipeline.model.rules):
+        findings = _check_known((rule.field,), fields, "input.fields")
+        yield from (finding._replace(path=("model", "rules", index, "field")) for finding in findings)
+    if pipeline.model.rates_hz and pipeline.input.policy != "latest":
+        cure = 'write input.policy = "latest", or remove it'
+        yield Finding(("model", "rates_hz"), "needs inputs that may be skipped", cure=cure)
     if pipeline.input.policy == "latest" and pipeline.model.commit == "after":
         cure = 'remove commit = "after": frames of policy "latest" are not stored'
         yield Finding(("model", "commit"), 'contradicts policy = "latest"', pipeline.model.commit, cure=cure)

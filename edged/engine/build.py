@@ -13,8 +13,8 @@ from edged.errors import ConfigError, ModelError
 from edged.infer.chain import Chain, ChainSpec, Serving, load_chain
 from edged.infer.lane import Lane, LaneLimits
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.rules import RUNTIME as RULES
-from edged.infer.runtimes.rules import Rule
+from edged.infer.rules import RUNTIME as RULES
+from edged.infer.rules import Rule
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.sequence import SequenceTracker
 from edged.ingest.spec import SequenceSpec, SourceSpec
@@ -258,9 +258,7 @@ def _calibrated(calibration: Calibration) -> CalibratedThreshold:
     return CalibratedThreshold(calibration.calibrate_events, calibration.quantile, calibration.factor)
 
 
-def _runner(
-    config: Config, item: Loaded, clock: Clock, present: Present, post: Callable[..., object]
-) -> Runner:
+def _runner(config: Config, item: Loaded, clock: Clock, present: Present, post: Callable[..., object]) -> Runner:
     pipeline, serving = item.pipeline, item.serving
     inputs, output = _input_spec(config, pipeline, item.width), _output_spec(pipeline.output)
     rules_alone = not serving.chain.names and not pipeline.model.require_accelerator

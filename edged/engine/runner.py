@@ -87,8 +87,8 @@ class RunnerParts(NamedTuple):
     model: None when nothing of the chain is usable: every window is answered with quality 0.
     arrival_is_ts: the time of arrival is declared to be the event time, so that it takes nothing from the quality.
     may_slow: under pressure a share of the windows may be left out.
-    chain: whose model this is. refit: the same pipeline for the rung that serves now, when these parts no longer fit it:
-    there was no model, or it has become too slow for the loop; None: they fit. width: numbers of one event that the
+    chain: whose model this is. refit: the same pipeline for the rung that serves now, when these parts no longer fit
+    it: there was no model, or it has become too slow for the loop; None: they fit. width: numbers of one event that the
     model takes, where events of other lengths may come. rates_hz: most calls a second by rung, for `latest` inputs.
     frames: events are pictures; the store has their pixels only where every one counts.
     ready_limit: windows that wait for a lane in memory; the catch-up feeds again below a quarter of it.
@@ -384,7 +384,9 @@ class Runner:
         info = parts.info if parts.model is None else parts.model.info
         self._write(ready, outcome, unusable, max(0, (started_ns - arrived_ns) // 1000), infer_us, info)
 
-    def _assembled(self, assemble: Assembler | FrameAssembler, ready: list[Ready]) -> tuple[Mapping[str, np.ndarray], list[int]]:
+    def _assembled(
+        self, assemble: Assembler | FrameAssembler, ready: list[Ready]
+    ) -> tuple[Mapping[str, np.ndarray], list[int]]:
         """The inputs, and the rows that have none."""
         blocks = [window[2] for window in ready]
         width = self.parts.width

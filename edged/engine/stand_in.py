@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from edged.infer.runtimes.rules import INPUT, OUTPUT_RULE, Rule, RulesModel
+from edged.infer.rules import INPUT, OUTPUT_RULE, Rule, RulesModel
 from edged.messages import QUALITY_BAD, QUALITY_GOOD, QUALITY_UNCERTAIN, ModelInfo
 from edged.pipeline.postprocess import NORMAL, Answers
 

@@ -20,7 +20,7 @@ from edged.infer.proof import Live, Origin, Prover
 from edged.infer.registry import find_runtime
 from edged.infer.rung import Find, Hosting, Loading, abilities_of, is_processor
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.rules import RUNTIME as RULES
+from edged.infer.rules import RUNTIME as RULES
 from edged.messages import ModelInfo
 from edged.policy.batching import Cost
 from edged.policy.chain import (

@@ -132,7 +132,11 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
     "unknown stream": (upstream('url = "mqtt://hub"\nstreams = ["results"]'), "upstream.streams[0]", "not allowed"),
     "no window": (upstream('url = "mqtt://hub"\nwindow = 1'), "upstream.window", "not allowed"),
     "missing token": (upstream('url = "https://hub"\ntoken_file = "none"'), "upstream.token_file", "does not exist"),
-    "hardware chain": ((("[security]", '[hardware]\nchain = ["x:cpu"]\n[security]'),), "hardware.chain[0]", "no known"),
+    "hardware chain": (
+        (("[security]", '[hardware]\nchain = ["x cpu"]\n[security]'),),
+        "hardware.chain[0]",
+        "no runtime on a device",
+    ),
     # topics and device
     "inner wildcard": (((TOPICS, 'topics = ["plant/#/pump/+"]'),), "topics[0]", "#"),
     "shared level": (((TOPICS, 'topics = ["a/+/c/d+"]'),), "topics[0]", "+"),
@@ -198,6 +202,37 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
     "runtime twice": (((CHAIN, 'chain = ["onnxruntime:cpu", "onnxruntime:cpu"]'),), "model.chain[1]", "twice"),
     "rules first": (((CHAIN, 'chain = ["rules", "onnxruntime:cpu"]'),), "model.chain[0]", "ends the chain"),
     "unknown runtime": (((CHAIN, 'chain = ["openvina:cpu"]'),), "model.chain[0]", "no known runtime"),
+    "no runtime at all": (((CHAIN, 'chain = ["?:cpu"]'),), "model.chain[0]", "no runtime on a device"),
+    "rules outside the chain": (
+        ((CHAIN, CHAIN + '\nrules = [{ label = "hot", field = "accel_rms", above = 80 }]'),),
+        "model.rules",
+        "never asked",
+    ),
+    "rule without threshold": (
+        ((CHAIN, 'chain = ["openvino:cpu", "rules"]\nrules = [{ label = "hot", field = "accel_rms" }]'),),
+        "model.rules[0]",
+        "no threshold",
+    ),
+    "rule about nothing": (
+        ((CHAIN, 'chain = ["openvino:cpu", "rules"]\nrules = [{ label = "hot", field = "nix", above = 80 }]'),),
+        "model.rules[0].field",
+        "input.fields",
+    ),
+    "accelerator nowhere": (
+        ((CHAIN, CHAIN + "\nrequire_accelerator = true"),),
+        "model.require_accelerator",
+        "nobody to answer",
+    ),
+    "memory instead of an accelerator": (
+        ((CHAIN, 'chain = ["coral:usb"]\nrequire_accelerator = true\nlast_good_s = 5'),),
+        "model.last_good_s",
+        "never answers",
+    ),
+    "rate for a queue": (
+        ((CHAIN, CHAIN + '\nrates_hz = { "onnxruntime:cpu" = 5 }'),),
+        "model.rates_hz",
+        "may be skipped",
+    ),
     "device it has not": (((CHAIN, 'chain = ["litert:gpu"]'),), "model.chain[0]", "no device"),
     "runtime without device": (((CHAIN, 'chain = ["onnxruntime"]'),), "model.chain[0]", "no device"),
     "device number": (((CHAIN, 'chain = ["coral:usb:x"]'),), "model.chain[0]", "no device"),
@@ -345,7 +380,7 @@ def test_problems_everywhere_are_reported_at_once(look: Examine) -> None:
             (URL, 'url = "mqt://x"\nkeep_alive = 3'),
             (TOPICS, 'topics = ["#"]'),
             ("stride = 8", "stride = 80\nlateness = 1"),
-            (CHAIN, 'chain = ["nothing:cpu"]\ndeadline_ms = 0'),
+            (CHAIN, 'chain = ["openvina:cpu"]\ndeadline_ms = 0'),
             ('"high"', '"hihg"'),
             ('label = "bearing"', 'label = "bering"'),
         )

@@ -105,7 +105,7 @@ async def test_an_error_of_the_lane_is_a_bad_result_and_the_next_window_is_answe
     rig.event(1)
     await rig.engine.settled()
     _, done = rig.lane.jobs.pop(0)
-    done(InferenceError("infer_timeout", "no answer"), 0)
+    done(InferenceError("infer_timeout", "no answer"), 0, None)
     rig.lane.answer()
     await rig.engine.settled()
     assert [r["quality_reasons"] for r in rig.results()] == [["infer_timeout"], []]

@@ -27,9 +27,7 @@ class Desk:
         self._changed = asyncio.Event()
 
     def done(self, name: str) -> Done:
-        def done(
-            outcome: Mapping[str, np.ndarray] | InferenceError, infer_us: int, info: ModelInfo | None
-        ) -> None:
+        def done(outcome: Mapping[str, np.ndarray] | InferenceError, infer_us: int, info: ModelInfo | None) -> None:
             said = outcome.code if isinstance(outcome, InferenceError) else float(outcome["y"][0])
             self.answers.append((name, said, infer_us))
             self._changed.set()

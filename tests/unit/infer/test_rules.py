@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edged.errors import InferenceError
-from edged.infer.runtimes.rules import Rule, RulesModel
+from edged.infer.rules import Rule, RulesModel
 
 RULES = (Rule("hot", 0, above=80), Rule("cold", 0, below=0), Rule("fast", 1, below=10, above=20))
 
