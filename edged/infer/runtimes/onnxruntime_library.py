@@ -47,7 +47,7 @@ _UNSUPPORTED_TEXTS = (
     "unsupported model ir version",
     "exception during initialization",
 )
-_UNAVAILABLE_TEXTS = ("please install", "failed to load library", "cannot open shared object")
+_UNAVAILABLE_TEXTS = ("please install", "failed to load library", "cannot open shared object", "no kernel image")
 _TERMINATED = "terminate flag"
 _STALE_ENGINE = "deserialize engine"
 
@@ -72,8 +72,8 @@ ort.disable_telemetry_events()
 ort.set_default_logger_severity(4)  # fatal only: what it cannot do reaches us as an exception
 
 
-def load_error(path: Path | str, error: Exception) -> ModelError:
-    """What a refusal to make a session means."""
+def load_error(path: Path | str, error: Exception, device: str = "cpu") -> ModelError:
+    """What a refusal to make a session on `device` means."""
     text = str(error)
     lowered = text.lower()
     if isinstance(error, MemoryError) or is_out_of_memory(text):
@@ -88,7 +88,7 @@ def load_error(path: Path | str, error: Exception) -> ModelError:
     if any(known in lowered for known in _UNAVAILABLE_TEXTS):
         return ModelError(
             "runtime_unavailable",
-            f"A library that onnxruntime needs is missing: {first_line(text)}",
+            f"onnxruntime:{device} lacks a library, or one that fits the device: {first_line(text)}",
             hint="install the libraries of the provider, in the versions of its page",
         )
     if _STALE_ENGINE in lowered:
@@ -99,8 +99,8 @@ def load_error(path: Path | str, error: Exception) -> ModelError:
             f"onnxruntime {ort.__version__} cannot run {path}: {first_line(text)}",
             hint="export the model again with a current opset and standard operators",
         )
-    if isinstance(error, ort_errors.EPFail):
-        return ModelError("load_failed", f"The provider cannot take {path}: {first_line(text)}")
+    if device != "cpu" and not isinstance(error, (ort_errors.InvalidProtobuf, ort_errors.InvalidGraph)):
+        return ModelError("load_failed", f"onnxruntime:{device} cannot load {path}: {first_line(text)}")
     return ModelError("corrupt", f"onnxruntime cannot read {path}: {first_line(text)}", hint="copy the model again")
 
 

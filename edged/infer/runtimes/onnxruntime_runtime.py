@@ -118,7 +118,7 @@ class OnnxRuntime:
         except ModelError as error:
             return Probe(False, (), versions, error.code, str(error))
         except _FAILURES as error:
-            refusal = load_error("a model of one operator", error)
+            refusal = load_error("a model of one operator", error, device)
             return Probe(False, (), versions, refusal.code, str(refusal))
         return Probe(True, (found,), versions)
 
@@ -152,7 +152,7 @@ class OnnxRuntime:
         try:
             session = self._session(data, device, options, cache)
         except _FAILURES as error:
-            refusal = load_error(model.path, error)
+            refusal = load_error(model.path, error, device)
             if refusal.code == "engine_stale" and cache is not None:
                 _forget(cache)
             raise refusal from error

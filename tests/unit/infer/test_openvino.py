@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from ai_edge_litert.schema_py_generated import BuiltinOperator
-from openvino import frontend
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.loading import open_model
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.openvino_library import FRONTEND_EXCEPTIONS
+from edged.infer.runtimes.openvino_library import FRONTEND_EXCEPTIONS, core, ov, ov_frontend
 from edged.infer.runtimes.openvino_runtime import OpenvinoModel, choose_device, load, refuse_elsewhere
 from edged.infer.runtimes.openvino_shapes import Shapes
 from edged.messages import ModelInfo, TensorSpec
@@ -219,7 +217,7 @@ class BrokenRequest:
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
 
-    def set_input_tensor(self, index: int, tensor: openvino.Tensor) -> None:
+    def set_input_tensor(self, index: int, tensor: Any) -> None:
         """Take it."""
 
     def infer(self) -> None:
@@ -228,8 +226,8 @@ class BrokenRequest:
 
 def test_what_a_device_says_while_it_computes_becomes_a_code() -> None:
     info = ModelInfo("m", "1", "", "openvino:cpu", (TensorSpec("x", "float32", (-1, 4)),), ())
-    x = openvino.opset13.parameter([-1, 4], np.float32)
-    graph = openvino.Model([openvino.opset13.abs(x)], [x], "m")
+    x = ov.opset13.parameter([-1, 4], np.float32)
+    graph = ov.Model([ov.opset13.abs(x)], [x], "m")
     request = BrokenRequest(RuntimeError("[GPU] out of memory"), MemoryError(), RuntimeError("Check 'x' failed\nlost"))
     model = OpenvinoModel(request, info, {}, Shapes(graph))
     found = []
@@ -241,12 +239,13 @@ def test_what_a_device_says_while_it_computes_becomes_a_code() -> None:
 
 
 def test_every_exception_of_the_frontends_is_mapped() -> None:
-    exported = {value for value in vars(frontend).values() if isinstance(value, type) and issubclass(value, Exception)}
+    classes = {value for value in vars(ov_frontend).values() if isinstance(value, type)}
+    exported = {each for each in classes if issubclass(each, Exception)}
     assert exported == set(FRONTEND_EXCEPTIONS)
 
 
 def test_the_installed_library_has_a_processor_to_compute_on() -> None:
-    assert "CPU" in openvino.Core().available_devices
+    assert "CPU" in core().available_devices
 
 
 @pytest.mark.realdata
