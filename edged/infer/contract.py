@@ -265,16 +265,17 @@ def as_many_calls_as_declared_may_run_at_once(subject: Subject) -> None:
     """On one model as many as it declares; on two models always two, as two pipelines do."""
     calls = subject.runtime.abilities(subject.device).concurrent
     with _loaded(subject) as first, _loaded(subject) as second:
-        batch = _inputs(first, 1)
-        expected = _copied(first.infer(batch, deadline_s=_DEADLINE_S))
+        batches = [_inputs(first, 1, seed) for seed in range(calls + 1)]
+        expected = [_copied(first.infer(batch, deadline_s=_DEADLINE_S)) for batch in batches]
 
-        def call(model: Model) -> None:
+        def call(caller: int) -> None:
+            model = second if caller == calls else first
             for _ in range(20):
-                for name, array in model.infer(batch, deadline_s=_DEADLINE_S).items():
-                    _same(array, expected[name], subject.bound, f"{name} in a thread")
+                for name, array in model.infer(batches[caller], deadline_s=_DEADLINE_S).items():
+                    _same(array, expected[caller][name], subject.bound, f"{name} in a thread")
 
         with ThreadPoolExecutor(calls + 1) as pool:
-            for done in [pool.submit(call, model) for model in (*[first] * calls, second)]:
+            for done in [pool.submit(call, caller) for caller in range(calls + 1)]:
                 done.result()
 
 
