@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edged.cli.model_split import split
 from edged.cli.options import json_option
 from edged.errors import ExitCode
 
@@ -34,14 +35,18 @@ def _report_option(function: F) -> F:
 
 @click.group("model")
 def model() -> None:
-    """Make models smaller, verify and measure them. Needs no daemon and changes none.
+    """Make models smaller, verify, measure and split them. Needs no daemon and changes none.
 
     \b
     Example:
       edged model optimize pump.onnx --calibration samples.npz --to pump-int8.onnx --class cpu
       edged model verify pump-int8.onnx --reference pump.onnx --data labelled.npz
       edged model benchmark pump.onnx pump-int8.onnx
+      edged model split pump.onnx --data samples.npz --report reports
     """
+
+
+model.add_command(split)
 
 
 @model.command("optimize")
@@ -83,12 +88,12 @@ def optimize(
     from edged.workbench import optimizing, report_optimize
     from edged.workbench.hardware import find_target
 
-    _check_folder(report)
+    check_folder(report)
     made = optimizing.optimize(source, calibration, to, precision=precision, target=find_target(class_name))
     facts = optimizing.document(made)
     if report is not None:
-        _write(report, "optimization", facts, report_optimize.render(made))
-    _say(as_json, facts, lambda: _tell_optimized(made, report))
+        write(report, "optimization", facts, report_optimize.render(made))
+    say(as_json, facts, lambda: _tell_optimized(made, report))
     return ExitCode.OK
 
 
@@ -145,7 +150,7 @@ def verify(
     from edged.workbench.hardware import find_target
 
     folder = report if report is not None else source.parent
-    _check_folder(folder)
+    check_folder(folder)
     found = verifying.verify(
         source,
         reference,
@@ -157,8 +162,8 @@ def verify(
         output=output,
     )
     facts = verifying.document(found)
-    _write(folder, "verification", facts, report_verify.render(found))
-    _say(as_json, facts, lambda: _tell_verified(found, folder))
+    write(folder, "verification", facts, report_verify.render(found))
+    say(as_json, facts, lambda: _tell_verified(found, folder))
     for check in found.failures:
         click.echo(
             f"edged: {check.code}: {check.what}: {check.got}; wanted: {check.allowed or 'no such thing'}", err=True
@@ -214,7 +219,7 @@ def benchmark(
     from edged.workbench import benchmarking, report_benchmark
     from edged.workbench.hardware import find_target
 
-    _check_folder(report)
+    check_folder(report)
     target = find_target(class_name)
     chain = rungs or tuple(rung for rung in target.chain if rung != "rules") or ("onnxruntime:cpu",)
     found = benchmarking.benchmark(
@@ -222,14 +227,14 @@ def benchmark(
     )
     facts = benchmarking.document(found)
     if report is not None:
-        _write(report, "benchmark", facts, report_benchmark.render(found))
-    _say(as_json, facts, lambda: _tell_measured(found, report))
+        write(report, "benchmark", facts, report_benchmark.render(found))
+    say(as_json, facts, lambda: _tell_measured(found, report))
     if any(run.state in {"refused", "crashed", "hung"} for run in found.runs):
         return ExitCode.REFUSED
     return ExitCode.OK if found.measured else ExitCode.UNAVAILABLE
 
 
-def _check_folder(folder: Path | None) -> None:
+def check_folder(folder: Path | None) -> None:
     """Before minutes of work, not after."""
     from edged.workbench.refusal import Unfit
 
@@ -237,7 +242,7 @@ def _check_folder(folder: Path | None) -> None:
         raise Unfit("no_folder", f"Cannot write into {folder}: there is no such folder", hint=f"mkdir -p {folder}")
 
 
-def _write(folder: Path, name: str, facts: Mapping[str, Any], html: str) -> None:
+def write(folder: Path, name: str, facts: Mapping[str, Any], html: str) -> None:
     from edged.ops import durable_files
     from edged.workbench.documents import to_bytes
 
@@ -245,7 +250,7 @@ def _write(folder: Path, name: str, facts: Mapping[str, Any], html: str) -> None
     durable_files.replace(folder / f"{name}.html", html.encode(), 0o644)
 
 
-def _say(as_json: bool, facts: Mapping[str, Any], tell: Callable[[], None]) -> None:
+def say(as_json: bool, facts: Mapping[str, Any], tell: Callable[[], None]) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -265,7 +270,7 @@ def _tell_optimized(made: Optimized, report: Path | None) -> None:
         click.echo(f"answers  {found.output}: {found.sqnr_db:.1f} dB from the original on calibration samples")
     for note in made.notes:
         click.echo(f"note: {note}")
-    _tell_report(report, "optimization")
+    tell_report(report, "optimization")
     click.echo(f"not verified yet: edged model verify {result.path} --reference {source.path} --data LABELLED.npz")
 
 
@@ -274,7 +279,7 @@ def _tell_verified(found: Verified, folder: Path) -> None:
         click.echo(f"{'passed ' if check.passed else 'REFUSED'}  {check.what}: {check.got}")
     for note in found.notes:
         click.echo(f"note: {note}")
-    _tell_report(folder, "verification")
+    tell_report(folder, "verification")
     click.echo("passed" if found.passed else f"refused: {', '.join(check.code for check in found.failures)}")
 
 
@@ -293,9 +298,9 @@ def _tell_measured(found: Benchmark, report: Path | None) -> None:
         )
     for note in found.notes:
         click.echo(f"note: {note}")
-    _tell_report(report, "benchmark")
+    tell_report(report, "benchmark")
 
 
-def _tell_report(folder: Path | None, name: str) -> None:
+def tell_report(folder: Path | None, name: str) -> None:
     if folder is not None:
         click.echo(f"report   {folder / name}.html and .json")

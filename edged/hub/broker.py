@@ -48,6 +48,21 @@ def backoff_s(attempt: int, chance: float) -> float:
     return min(BACKOFF_FIRST_S * (1 << min(attempt, 10)), BACKOFF_MAX_S) * (0.5 + 0.5 * chance)
 
 
+def read_address(table: BrokerTable, who: str) -> Address:
+    """Where to connect, as `who`. Blocks: reads certificates and secrets anew, they may have been replaced."""
+    url = urlsplit(table.url)
+    tls = client_context(table.ca_file, table.cert_file, table.key_file) if url.scheme == "mqtts" else None
+    return Address(
+        host=url.hostname or "",
+        port=url.port or DEFAULT_PORTS[url.scheme],
+        client_id=f"{table.client_id_prefix}-{who}-{secrets.token_hex(4)}",
+        username=table.username,
+        password=secret(table.password_file, table.password_credential),
+        keep_alive_s=table.keep_alive_s,
+        tls=tls,
+    )
+
+
 class BrokerLink:
     """One per worker. `run` keeps it up until `drain`; `fault` says why it is not."""
 
@@ -126,19 +141,7 @@ class BrokerLink:
         self._around.log.warning("broker_away", detail=self.fault)
 
     def _address(self) -> Address:
-        """Blocks: reads certificates and secrets anew, they may have been replaced."""
-        table = self._table
-        url = urlsplit(table.url)
-        tls = client_context(table.ca_file, table.cert_file, table.key_file) if url.scheme == "mqtts" else None
-        return Address(
-            host=url.hostname or "",
-            port=url.port or DEFAULT_PORTS[url.scheme],
-            client_id=f"{table.client_id_prefix}-{self._around.worker}-{secrets.token_hex(4)}",
-            username=table.username,
-            password=secret(table.password_file, table.password_credential),
-            keep_alive_s=table.keep_alive_s,
-            tls=tls,
-        )
+        return read_address(self._table, str(self._around.worker))
 
     def drain(self) -> None:
         """Take nothing more, answer what is in hand, say goodbye. `run` returns then."""

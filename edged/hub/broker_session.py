@@ -50,12 +50,17 @@ class Address(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message as it came. token: 0 when the broker wants no acknowledgement (QoS 0)."""
+    """A message as it came. token: 0 when the broker wants no acknowledgement (QoS 0).
+
+    answer_to, correlation: what MQTT 5 says about the answer; empty where it says nothing.
+    """
 
     topic: str
     payload: bytes
     retained: bool
     token: int
+    answer_to: str = ""
+    correlation: bytes = b""
 
 
 class AckOrder:
@@ -154,9 +159,10 @@ class Session:
             self._client.connect(address.host, address.port, address.keep_alive_s)
         self._client.loop_start()
 
-    def answer(self, topic: str, payload: bytes) -> str:
+    def answer(self, topic: str, payload: bytes, *, qos: int = 1, correlation: bytes = b"", expiry_s: int = 0) -> str:
         """Send an answer; "" or why it did not leave. From any thread, never blocks for long."""
-        result = self._client.publish(topic, payload, qos=1).rc
+        properties = _answer_properties(correlation, expiry_s) if self._v5 else None
+        result = self._client.publish(topic, payload, qos=qos, properties=properties).rc
         return "" if result == paho.MQTT_ERR_SUCCESS else "queue_full" if result == paho.MQTT_ERR_QUEUE_SIZE else "away"
 
     def done(self, token: int) -> None:
@@ -239,7 +245,9 @@ class Session:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        self._on_message(self, Message(topic, bytes(message.payload), message.retain, token))
+        answer_to = getattr(message.properties, "ResponseTopic", "")
+        correlation = getattr(message.properties, "CorrelationData", b"")
+        self._on_message(self, Message(topic, bytes(message.payload), message.retain, token, answer_to, correlation))
 
     # --- on the loop ---
 
@@ -251,6 +259,17 @@ class Session:
         self.refused_version = self.refused_version or not self._answered
         self._fail(f"the connection ended: {why}", "look at the broker's log")
         _finish(self.ended, why)
+
+
+def _answer_properties(correlation: bytes, expiry_s: int) -> Properties | None:
+    if not correlation and not expiry_s:
+        return None
+    properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if correlation:
+        properties.CorrelationData = correlation
+    if expiry_s:
+        properties.MessageExpiryInterval = expiry_s
+    return properties  # type: ignore[no-any-return]
 
 
 def _finish(future: asyncio.Future[Any], value: object) -> None:

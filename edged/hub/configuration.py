@@ -109,6 +109,12 @@ def _whole(config: HubConfig) -> Iterator[Problem]:
     for index, pattern in enumerate(config.gateways.allow):
         if pattern.count("/") != 1:
             yield Problem(f"gateways.allow[{index}]", "names no gateway", got_text("", pattern), 'like "lyon/*"')
+    if config.inference is not None:
+        if config.broker is None:
+            yield Problem("inference.models_dir", "serves nobody", cure="add [broker]: questions come by MQTT")
+        if not Path(config.inference.models_dir).is_dir():
+            cure = "make it, and lay the .onnx files into it"
+            yield Problem("inference.models_dir", "is no folder", f'"{config.inference.models_dir}"', cure=cure)
     sqlite = config.database.url.startswith("sqlite:")
     if sqlite and config.hub.workers > 1:
         yield Problem("hub.workers", "SQLite takes one writer at a time: more workers add nothing", note=True)

@@ -62,6 +62,10 @@ class HubMetrics:
         self._wait = self._known(
             make.durations("edged_hub_wait_seconds", "From arrival to the start of the commit", "worker")
         )
+        self._inference = self._known(
+            make.counter("edged_hub_inference", "Questions of gateways by outcome", "worker", "outcome")
+        )
+        self._infer = self._known(make.durations("edged_hub_inference_seconds", "One call of a model", "worker"))
         self._inflight = self._known(make.gauge("edged_hub_inflight_batches", "Batches in hand", "worker"))
         self._inflight_bytes = self._known(make.gauge("edged_hub_inflight_bytes", "Their bytes", "worker"))
         self._up = self._known(make.gauge("edged_hub_up", "1 while it works, else 0", "worker", "what"))
@@ -102,6 +106,12 @@ class HubMetrics:
         self._wait.at(self._worker).observe(waited_ns // 1000)
         self._decode.at(self._worker).observe(decode_ns // 1000)
         self._commit.at(self._worker).observe(commit_ns // 1000)
+
+    def inferred(self, outcome: str, infer_ns: int = 0) -> None:
+        """A question was answered, refused (outcome: the reason) or ignored. infer_ns: of the model's call."""
+        self._inference.at(self._worker, outcome).value += 1
+        if infer_ns:
+            self._infer.at(self._worker).observe(infer_ns // 1000)
 
     def holding(self, batches: int, size_bytes: int) -> None:
         self._inflight.at(self._worker).value = batches

@@ -154,6 +154,45 @@ class GatewaysTable(Table, frozen=True, kw_only=True):
     keys_dir: Annotated[Text, _key("Folder of the keys for sticks; absent: `keys` below state_dir.", file=True)] = ""
 
 
+class InferenceTable(Table, frozen=True, kw_only=True):
+    """Models that gateways may ask: tails of split ones and whole ones, by digest; absent: none. Needs [broker]."""
+
+    models_dir: Annotated[
+        Text,
+        _key("Folder with the .onnx files that are served; who may write there decides what runs here.", file=True),
+    ]
+    threads: Annotated[
+        int,
+        _key("Questions computed at once in each worker.", why="a call takes a processor core", ge=1, le=64),
+    ] = 1
+    max_waiting: Annotated[
+        int,
+        _key(
+            "Questions that may wait in each worker; further ones are refused: busy.",
+            why="each may take 2 MB, and what waits long is answered too late",
+            ge=1,
+            le=1024,
+        ),
+    ] = 16
+    max_models: Annotated[
+        int,
+        _key("Models kept loaded in each worker; the one longest unused goes.", why="memory", ge=1, le=256),
+    ] = 4
+    max_model_bytes: Annotated[
+        int,
+        _key(
+            "Largest model file that is loaded.",
+            why="loading takes several times its size in memory",
+            ge=1_000,
+            le=4_000_000_000,
+        ),
+    ] = 512_000_000
+    max_rows: Annotated[
+        int,
+        _key("Most rows in one question.", why="a call's memory grows with them", ge=1, le=65_536),
+    ] = 256
+
+
 class LimitsTable(Table, frozen=True, kw_only=True):
     """How much one worker holds at once; beyond it the answer is `retry`, reason busy."""
 
@@ -194,4 +233,5 @@ class HubConfig(Table, frozen=True, kw_only=True):
     broker: BrokerTable | None = None
     http: HttpTable | None = None
     gateways: GatewaysTable = GatewaysTable()
+    inference: InferenceTable | None = None
     limits: LimitsTable = LimitsTable()

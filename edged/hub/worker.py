@@ -33,6 +33,8 @@ from edged.ops.clock import SystemClock
 from edged.ops.logs import Log, LogBridge
 
 if TYPE_CHECKING:
+    from edged.hub.inference import InferenceService
+    from edged.hub.inference_link import InferenceLink
     from edged.hub.keeper import Open, Probe
     from edged.hub.ports import Database
     from edged.hub.web import Faults, HttpSide
@@ -62,6 +64,7 @@ class Worker:
         self._number = number
         self._clock = clock
         self._log = log
+        self._service: InferenceService | None = None
         self.metrics = HubMetrics(str(number))
         self.keeper = Keeper(doors.open_database, doors.probe, clock, log, remembered=doors.remembered)
         shares = config.broker is None or config.broker.shared
@@ -79,13 +82,38 @@ class Worker:
             )
         )
         self.link = self._link()
+        self.inference = self._inference()
         self.web: HttpSide | None = None
 
     def _link(self) -> BrokerLink | None:
         config = self._config
-        if config.broker is None:
+        return None if config.broker is None else BrokerLink(config.broker, self.receiver, self._around())
+
+    def _inference(self) -> InferenceLink | None:
+        """Threads begin here that `run` ends."""
+        config = self._config
+        if config.broker is None or config.inference is None:
             return None
-        around = Surroundings(
+        from edged.hub.inference import InferenceService
+        from edged.hub.inference_link import InferenceLink
+        from edged.hub.inference_models import ModelFolder
+
+        table = config.inference
+        self._service = InferenceService(
+            config.broker.root,
+            config.gateways,
+            config.hub.sites,
+            ModelFolder(table, self._clock.mono_ns),
+            self._clock,
+            self.metrics,
+            threads=table.threads,
+            max_waiting=table.max_waiting,
+        )
+        return InferenceLink(config.broker, self._service, self._around())
+
+    def _around(self) -> Surroundings:
+        config = self._config
+        return Surroundings(
             self._number,
             config.hub.sites,
             config.limits.max_inflight_batches,
@@ -94,13 +122,14 @@ class Worker:
             self.metrics,
             random.random,
         )
-        return BrokerLink(config.broker, self.receiver, around)
 
     async def run(self, listening: socket.socket | None, report: Callable[[Report], None], stop: asyncio.Event) -> None:
         """Serve until `stop`, then answer what is in hand."""
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(self.keeper.run()), tasks.create_task(self._report(report))]
             link = tasks.create_task(self.link.run()) if self.link is not None else None
+            if self.inference is not None:
+                running.append(tasks.create_task(self.inference.run()))
             if listening is not None:
                 running.append(tasks.create_task(self._serve_web(listening)))
             await stop.wait()
@@ -114,6 +143,8 @@ class Worker:
                 link.cancel()
             for task in running:
                 task.cancel()
+        if self._service is not None:
+            await asyncio.to_thread(self._service.close)
         await self.keeper.close()
 
     async def _serve_web(self, listening: socket.socket) -> None:
@@ -147,6 +178,8 @@ class Worker:
             found.append(("broker_away", self.link.fault))
         elif self.link is not None and self.link.denied:
             found.append(("answer_denied", self.link.denied))
+        if self.inference is not None and self.inference.fault:
+            found.append(("inference_away", self.inference.fault))
         return tuple(found)
 
     def _report_now(self) -> Report:
