@@ -170,11 +170,8 @@ class EngineCache:
 
     def _trim(self, keep: str) -> None:
         """Remove the engines that were written first, never the one just written."""
-        others = sorted(
-            (found.st_mtime_ns, path.stem, found.st_size)
-            for path in self._folder.glob("*.plan")
-            if (found := path.lstat()) and path.stem != keep
-        )
+        stats = [(path.stem, path.lstat()) for path in self._folder.glob("*.plan") if path.stem != keep]
+        others = sorted((found.st_mtime_ns, key, found.st_size) for key, found in stats)
         total_bytes = sum(size for _, _, size in others) + (self._folder / f"{keep}.plan").lstat().st_size
         count = len(others) + 1
         for _, key, size in others:

@@ -17,6 +17,7 @@ BUILT_IN: Mapping[str, str] = {
     "litert": "edged.infer.runtimes.litert_cpu:RUNTIME",
     "onnxruntime": "edged.infer.runtimes.onnxruntime_runtime:RUNTIME",
     "openvino": "edged.infer.runtimes.openvino_runtime:RUNTIME",
+    "tensorrt": "edged.infer.runtimes.tensorrt_native:RUNTIME",
     "split": "edged.infer.split:RUNTIME",
 }
 EXTRAS: Mapping[str, str] = {"onnxruntime": "cpu"}

@@ -7,7 +7,6 @@ process lives in the same (primary) context.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -32,9 +31,9 @@ class CudaError(Exception):
 
 
 class Gpu(NamedTuple):
-    """One device. sm: its architecture, `8.7`."""
+    """One device, by its number. sm: its architecture, `8.7`."""
 
-    index: int
+    number: int
     name: str
     sm: str
 
@@ -63,7 +62,7 @@ class CudaDriver:
 
     def open(self, index: int) -> CudaContext:
         """The context of one device. Raises CudaError."""
-        return CudaContext(self.call, self._device(index))
+        return CudaContext(self, self._device(index))
 
     def call(self, function: str, *arguments: Any) -> None:
         """Raises CudaError unless it succeeds."""
@@ -92,17 +91,19 @@ class CudaDriver:
 
 
 class CudaContext:
-    """Memory and one stream of one device. Every method raises CudaError."""
+    """Memory and one stream of one device. Every method but `close` raises CudaError."""
 
-    def __init__(self, call: Callable[..., None], device: ctypes.c_int) -> None:
-        self._call = call
+    def __init__(self, driver: CudaDriver, device: ctypes.c_int) -> None:
+        self._driver = driver
+        self._call = driver.call
         self._device = device
+        self._allocated: list[int] = []
         self._context = ctypes.c_void_p()
         self._stream = ctypes.c_void_p()
         self._pause = Event()  # is never set: waiting for it is a pause
-        call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
         self.use()
-        call("cuStreamCreate", ctypes.byref(self._stream), ctypes.c_uint(_NON_BLOCKING))
+        self._call("cuStreamCreate", ctypes.byref(self._stream), ctypes.c_uint(_NON_BLOCKING))
 
     @property
     def stream(self) -> int:
@@ -117,10 +118,8 @@ class CudaContext:
         """An address in the device's memory."""
         address = ctypes.c_uint64()
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size_bytes, 1)))
+        self._allocated.append(address.value)
         return address.value
-
-    def free(self, address: int) -> None:
-        self._call("cuMemFree_v2", ctypes.c_uint64(address))
 
     def upload(self, address: int, array: np.ndarray) -> None:
         """Copy before what is put into the stream next. array: in one piece."""
@@ -134,15 +133,11 @@ class CudaContext:
 
     def download(self, array: np.ndarray, address: int) -> None:
         """Copy at once; the stream has to be at rest. array: in one piece."""
-        self._call(
-            "cuMemcpyDtoH_v2",
-            ctypes.c_void_p(array.ctypes.data),
-            ctypes.c_uint64(address),
-            ctypes.c_size_t(array.nbytes),
-        )
+        here, there = ctypes.c_void_p(array.ctypes.data), ctypes.c_uint64(address)
+        self._call("cuMemcpyDtoH_v2", here, there, ctypes.c_size_t(array.nbytes))
 
     def wait(self, timeout_s: float) -> float:
-        """Until the stream is at rest; the pauses in seconds, which is at most how long it took. Raises TimeoutError."""
+        """Until the stream is at rest: the pauses in seconds, at most as long as it took. Raises TimeoutError."""
         waited_s = 0.0
         while not self._at_rest():
             if waited_s >= timeout_s:
@@ -153,9 +148,13 @@ class CudaContext:
         return waited_s
 
     def close(self) -> None:
-        """Give the device back. What was allocated has to be freed before."""
-        self._call("cuStreamDestroy_v2", self._stream)
-        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        """Give memory and device back. Never raises: of a device that has gone nothing is left to give back."""
+        self._driver.try_call("cuCtxSetCurrent", self._context)
+        for address in self._allocated:
+            self._driver.try_call("cuMemFree_v2", ctypes.c_uint64(address))
+        self._allocated.clear()
+        self._driver.try_call("cuStreamDestroy_v2", self._stream)
+        self._driver.try_call("cuDevicePrimaryCtxRelease_v2", self._device)
 
     def _at_rest(self) -> bool:
         try:
