@@ -155,6 +155,14 @@ class Cascade:
         str | None,
         Key("The larger model, a signed slot: {state_dir}/models/{slot}/.", pattern=NAME_PATTERN, why="a folder name"),
     ] = None
+    sha256: Annotated[
+        str | None,
+        Key(
+            "Upstream: digest of the larger model's file, by which the receiver knows it.",
+            pattern="^[0-9a-f]{64}$",
+            why="it names one file and no other",
+        ),
+    ] = None
     version: Annotated[
         str | None,
         Key("Version of an unsigned larger model.", max_chars=64, why="it stands in every result"),

@@ -101,6 +101,13 @@ class Input:
         Literal["queue", "latest"],
         Key("queue: every event counts. latest: the newest frame wins, the others are counted as skipped."),
     ] = "queue"
+    may_slow: Annotated[
+        bool,
+        Key(
+            "Under pressure (heat, lateness, a missing accelerator) only a half or a quarter of the windows of each "
+            "device is answered; the others are counted as left out. Inputs with policy latest always may."
+        ),
+    ] = False
     ts: Annotated[FieldPath, Key("Path of the event time.", max_chars=256, why="the name of a field, not a text")] = (
         "ts"
     )
@@ -212,6 +219,33 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Smaller:
+    """A smaller model for the same inputs and outputs, on the same chain, for times of pressure."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    path: Annotated[
+        str | None, Key("A model file without signature; needs [security] allow_unsigned = true.", is_file=True)
+    ] = None
+    slot: Annotated[
+        str | None,
+        Key("A signed model slot: {state_dir}/models/{slot}/.", pattern=NAME_PATTERN, why="it becomes a folder name"),
+    ] = None
+    version: Annotated[
+        str | None,
+        Key(
+            "Version written into its results; absent: the manifest's, or unknown.",
+            max_chars=64,
+            why="it stands in every result",
+        ),
+    ] = None
+
+    def slot_dir(self, state_dir: str) -> str:
+        """Folder of the slot below the state folder; "" when the model is a plain file."""
+        return f"{state_dir}/models/{self.slot}" if self.slot else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
     """Which model answers, on which runtimes, and how long it may take."""
 
@@ -307,6 +341,9 @@ class ModelSource:
         """When a call counts as hung."""
         return max(0.25, 4 * self.deadline_ms / 1000) if self.hang_ms is None else self.hang_ms / 1000
 
+    smaller: Annotated[
+        Smaller | None, Key("A smaller model that answers under pressure, until it is over; results name it.")
+    ] = None
     cascade: Annotated[Cascade | None, Key("A larger model that is asked about what this one is not sure of.")] = None
 
     def slot_dir(self, state_dir: str) -> str:

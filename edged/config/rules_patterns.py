@@ -85,7 +85,15 @@ def check_graded(pipeline: Pipeline) -> Iterator[Finding]:
 
 def check_cascade(cascade: Cascade, security: Security | None) -> Iterator[Finding]:
     """A larger model that can be found, and a band of scores with something in it."""
-    if (cascade.path is None) == (cascade.slot is None):
+    named = [key for key in ("path", "slot", "sha256") if getattr(cascade, key) is not None]
+    if cascade.where == "upstream":
+        if named != ["sha256"]:
+            allowed = "sha256, and neither path nor slot"
+            yield Finding((), "does not name the model of the upstream", named, allowed=allowed, uses=("where",))
+    elif cascade.sha256 is not None:
+        cure = 'write where = "upstream", or remove it'
+        yield Finding(("sha256",), "is for a model of the upstream", cascade.sha256, cure=cure, uses=("where",))
+    elif len(named) != 1:
         yield Finding(
             () if cascade.path is None else ("path",),
             "names no larger model" if cascade.path is None else "contradicts slot",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from edged.config.keys import NAME_PATTERN
-from edged.config.pipeline import Alarm, Calibration, Constraint, Input, ModelSource, Output, Pipeline, Scaling
+from edged.config.pipeline import Alarm, Calibration, Constraint, Input, ModelSource, Output, Pipeline, Scaling, Smaller
 from edged.config.problems import Finding, Path
 from edged.config.rules_links import RULES, check_chain
 from edged.config.rules_patterns import check_cascade, check_codec, check_graded
@@ -149,6 +149,27 @@ def _check_constraint(constraint: Constraint) -> Iterator[Finding]:
 
 def check_model(model: ModelSource, security: Security | None) -> Iterator[Finding]:
     """One source, allowed by [security], on runtimes that exist."""
+    yield from _check_source(model, security)
+    if model.slot is not None and security is not None and not security.allow_unsigned:
+        message = "is not served: this version verifies no signatures, so its answers have quality 0"
+        cure = "write [security] allow_unsigned = true when you trust the files in the slot"
+        yield Finding(("slot",), message, model.slot, cure=cure, note=True)
+    if model.slot is not None and model.version is not None:
+        cure = "remove it: the signed manifest says the version"
+        yield Finding(("version",), "belongs to unsigned models only", model.version, cure=cure)
+    if model.smaller is not None:
+        yield from (finding.below("smaller") for finding in _check_source(model.smaller, security))
+    if model.cascade is not None:
+        yield from (finding.below("cascade") for finding in check_cascade(model.cascade, security))
+    yield from check_chain(model.chain)
+    yield from _check_fallback(model)
+    for name, fields in model.inputs.items():
+        if not fields:
+            yield Finding(("inputs", name), "has no fields", (), allowed="a list of input.fields, at least 1")
+
+
+def _check_source(model: ModelSource | Smaller, security: Security | None) -> Iterator[Finding]:
+    """A slot or a file, and a file only where [security] allows it."""
     if (model.path is None) == (model.slot is None):
         yield Finding(
             () if model.path is None else ("path",),
@@ -160,20 +181,6 @@ def check_model(model: ModelSource, security: Security | None) -> Iterator[Findi
     elif model.path is not None and security is not None and not security.allow_unsigned:
         cure = "write [security] allow_unsigned = true, or use a slot"
         yield Finding(("path",), "is an unsigned model, which [security] refuses", model.path, cure=cure)
-    if model.slot is not None and security is not None and not security.allow_unsigned:
-        message = "is not served: this version verifies no signatures, so its answers have quality 0"
-        cure = "write [security] allow_unsigned = true when you trust the files in the slot"
-        yield Finding(("slot",), message, model.slot, cure=cure, note=True)
-    if model.slot is not None and model.version is not None:
-        cure = "remove it: the signed manifest says the version"
-        yield Finding(("version",), "belongs to unsigned models only", model.version, cure=cure)
-    if model.cascade is not None:
-        yield from (finding.below("cascade") for finding in check_cascade(model.cascade, security))
-    yield from check_chain(model.chain)
-    yield from _check_fallback(model)
-    for name, fields in model.inputs.items():
-        if not fields:
-            yield Finding(("inputs", name), "has no fields", (), allowed="a list of input.fields, at least 1")
 
 
 def _check_fallback(model: ModelSource) -> Iterator[Finding]:
@@ -285,6 +292,10 @@ def check_pipeline(pipeline: Pipeline) -> Iterator[Finding]:
         cure = 'remove commit = "after": frames of policy "latest" are not stored'
         yield Finding(("model", "commit"), 'contradicts policy = "latest"', pipeline.model.commit, cure=cure)
     output = pipeline.output
+    if pipeline.model.smaller is not None and isinstance(output.threshold, Calibration):
+        cure = "write threshold as a number that holds for both, or remove smaller"
+        message = "has another score than the model that the threshold is learnt from"
+        yield Finding(("model", "smaller"), message, cure=cure)
     if pipeline.model.path is not None:  # a signed model brings labels and thresholds in its manifest
         if output.kind == "classification" and not output.labels:
             cure = 'add labels = ["...", "..."] in the order of the scores'

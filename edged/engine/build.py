@@ -7,14 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edged.engine.intake import Source
-from edged.engine.runner import Runner, RunnerParts
+from edged.engine.patterns import (
+    FRAME_BATCH,
+    Larger,
+    around,
+    fitted_frames,
+    frame_output,
+    image_source,
+    queue_limit,
+    upstream_larger,
+)
+from edged.engine.runner import READY_LIMIT, Runner, RunnerParts
 from edged.engine.stand_in import StandIn, StandInSpec
 from edged.errors import ConfigError, ModelError
 from edged.infer.chain import Chain, ChainSpec, Serving, load_chain
 from edged.infer.lane import Lane, LaneLimits
-from edged.infer.runtime import LoadOptions
 from edged.infer.rules import RUNTIME as RULES
 from edged.infer.rules import Rule
+from edged.infer.runtime import LoadOptions
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.sequence import SequenceTracker
 from edged.ingest.spec import SequenceSpec, SourceSpec
@@ -31,10 +41,10 @@ if TYPE_CHECKING:
     from edged.config.pipeline import Calibration, Output, Pipeline
     from edged.config.settings import Config
     from edged.engine.draft import Present
-    from edged.infer.chain_model import ChainModel
     from edged.infer.proof import Live
     from edged.infer.rung import Hosting
-    from edged.ports import Clock
+    from edged.pipeline.frames import FrameAssembler
+    from edged.ports import Clock, Model
 
 STUCK_DEADLINES = 20  # a call this many times over its deadline is not slow but stuck ...
 STUCK_AT_LEAST_S = 5.0  # ... but never sooner than this: a swapped-out box answers late and is fine
@@ -53,6 +63,8 @@ class Loaded(NamedTuple):
     pipeline: Pipeline
     serving: Serving
     width: int | None
+    smaller: Serving | None = None
+    larger: Larger | None = None
 
 
 def load_models(config: Config, clock: Clock, hosting: Hosting | None = None) -> list[Loaded]:
@@ -64,6 +76,10 @@ def load_models(config: Config, clock: Clock, hosting: Hosting | None = None) ->
     # Only now: what they load in the background would disturb the measurement of the others.
     for item in loaded:
         item.serving.chain.start()
+        if item.smaller is not None:
+            item.smaller.chain.start()
+        if item.larger is not None and item.larger.chain is not None:
+            item.larger.chain.start()
     return loaded
 
 
@@ -84,16 +100,37 @@ def _load(config: Config, pipeline: Pipeline, clock: Clock, hosting: Hosting | N
             return_probes=wanted.return_probes,
             probe_every_s=wanted.probe_every_s,
             return_after_s=wanted.return_after_s,
+            return_most_s=wanted.return_most_s,
             warm_count=wanted.warm,
         ),
         require_accelerator=model.require_accelerator,
         fits=fits,
     )
     serving = load_chain(spec, clock, hosting=hosting)
+    smaller = None
+    if model.smaller is not None:
+        other = model.smaller
+        location = Path(other.path) if other.path else Path(other.slot_dir(config.gateway.state_dir))
+        smaller = load_chain(spec._replace(location=location, version=other.version or ""), clock, hosting=hosting)
+    larger = _larger(config, pipeline, spec, clock, hosting)
     if fits.contradiction is not None:
         raise fits.contradiction
     info = None if serving.model is None else serving.model.info
-    return Loaded(pipeline, serving, _row_width(pipeline, info))
+    return Loaded(pipeline, serving, _row_width(pipeline, info), smaller, larger)
+
+
+def _larger(
+    config: Config, pipeline: Pipeline, spec: ChainSpec, clock: Clock, hosting: Hosting | None
+) -> Larger | None:
+    """The larger model of a cascade; one that cannot be used leaves the small answers as they are."""
+    cascade = pipeline.model.cascade
+    if cascade is None:
+        return None
+    if cascade.where == "upstream":
+        return upstream_larger(config, cascade.sha256 or "")
+    location = Path(cascade.path) if cascade.path else Path(cascade.slot_dir(config.gateway.state_dir))
+    other = spec._replace(location=location, version=cascade.version or "", chain=cascade.chain or spec.chain)
+    return Larger(load_chain(other, clock, hosting=hosting).chain)
 
 
 class _Fits:
@@ -113,11 +150,16 @@ class _Fits:
             raise ModelError("incompatible", str(error)) from error
 
 
-def _fitted(config: Config, pipeline: Pipeline, width: int | None, info: ModelInfo) -> tuple[Assembler, Postprocessor]:
+def _fitted(
+    config: Config, pipeline: Pipeline, width: int | None, info: ModelInfo
+) -> tuple[Assembler | FrameAssembler, Postprocessor]:
     """What stands around a model. Raises `ModelError` (`incompatible`) for one that takes or gives something else."""
+    output = frame_output(pipeline, _output_spec(pipeline.output))
+    if pipeline.codec == "image":
+        return fitted_frames(pipeline, info, output, config.limits.max_devices)
     return (
         Assembler(_input_spec(config, pipeline, width), info.inputs),
-        Postprocessor(_output_spec(pipeline.output), info.outputs, config.limits.max_devices),
+        Postprocessor(output, info.outputs, config.limits.max_devices),
     )
 
 
@@ -127,7 +169,7 @@ def _row_width(pipeline: Pipeline, info: ModelInfo | None) -> int | None:
     0, any number, where features are taken of them, or where no model says how many it wanted.
     """
     spec = pipeline.input
-    if spec.window > 1 or spec.stride > 1 or spec.resample_ms:
+    if spec.window > 1 or spec.stride > 1 or spec.resample_ms or pipeline.codec == "image":
         return None
     if info is None or spec.features:
         return 0
@@ -156,7 +198,7 @@ def build(
         first = members[0][0].pipeline
         source = Source(
             first.name,
-            JsonSource(_source_spec(config, members[0][0])),
+            image_source(config, first) if first.codec == "image" else JsonSource(_source_spec(config, members[0][0])),
             SequenceTracker(
                 SequenceSpec(
                     gap_grace_ms=config.limits.gap_grace_ms,
@@ -168,7 +210,12 @@ def build(
         )
         sources.append(source)
         filters += [(text, source) for text in first.topics]
-    chains = tuple(item.serving.chain for item in loaded)
+    chains = tuple(
+        each.chain
+        for item in loaded
+        for each in (item.serving, item.smaller, item.larger)
+        if each is not None and each.chain is not None
+    )
     return Built(tuple(sources), tuple(runners), tuple(filters), chains)
 
 
@@ -179,16 +226,12 @@ def _source_key(item: Loaded) -> tuple[object, ...]:
     constraints = tuple(sorted((name, limit.min, limit.max) for name, limit in spec.constraints.items()))
     return (
         pipeline.topics, pipeline.codec, pipeline.device, spec.fields, item.width, spec.ts, spec.seq, spec.boot,
-        spec.ts_unit, spec.ts_source, constraints,
+        spec.ts_unit, spec.ts_source, constraints, *((spec.frame, spec.policy) if pipeline.codec == "image" else ()),
     )  # fmt: skip
 
 
 def _source_spec(config: Config, item: Loaded) -> SourceSpec:
     pipeline, spec = item.pipeline, item.pipeline.input
-    if pipeline.codec != "json":
-        raise ConfigError(
-            f"pipeline {pipeline.name!r}: codec {pipeline.codec!r} is not built yet", hint='use codec = "json"'
-        )
     return SourceSpec(
         fields=spec.fields,
         width=item.width,
@@ -277,15 +320,29 @@ def _runner(config: Config, item: Loaded, clock: Clock, present: Present, post: 
         unusable_reason=serving.reason or "model_unusable",
         latest_only=pipeline.input.policy == "latest",
         arrival_is_ts=pipeline.input.ts_source == "arrival",
-        may_slow=pipeline.input.policy == "latest",
+        may_slow=pipeline.input.may_slow or pipeline.input.policy == "latest",
         chain=serving.chain,
         stand_in=_stand_in(config, pipeline, rules_alone),
         rates_hz=pipeline.model.rates_hz,
+        frames=pipeline.codec == "image",
+        ready_limit=queue_limit(config) if pipeline.codec == "image" else READY_LIMIT,
     )
     refit = _Refit(config, item, clock, post)
     live = serving.chain.serving
     parts = refit(bare, live) if live is not None else None
-    return Runner((parts or bare)._replace(refit=refit), clock, present)
+    return Runner((parts or bare)._replace(refit=refit), clock, present, _smaller(config, item, bare, clock, post))
+
+
+def _smaller(
+    config: Config, item: Loaded, bare: RunnerParts, clock: Clock, post: Callable[..., object]
+) -> RunnerParts | None:
+    """The same pipeline with its smaller model; None where there is none, or it cannot be used."""
+    other = item.smaller
+    live = other.chain.serving if other is not None else None
+    if other is None or live is None:
+        return None
+    refit = _Refit(config, item._replace(serving=other), clock, post)
+    return refit(bare._replace(chain=other.chain), live)
 
 
 class _Refit:
@@ -310,33 +367,43 @@ class _Refit:
                 assemble, interpret = _fitted(self._config, pipeline, width, live.info)
             except (ModelError, ConfigError):  # the chain has asked before: another pipeline's business
                 return None
-        model = chain.model()
+        try:
+            model = self._around(chain.model())
+        except ModelError:  # as above
+            return None
         fresh = parts._replace(assemble=assemble, interpret=interpret, model=model, info=live.info)
         if self._item.width == 0 and not pipeline.input.features:
             fresh = fresh._replace(width=len(pipeline.input.fields) if width is None else width)
         if not lane_needed:
             return fresh
         deadline_ms, max_batch = pipeline.model.deadline_ms, pipeline.model.max_batch
+        if pipeline.codec == "image":
+            max_batch = min(max_batch, FRAME_BATCH)
         return fresh._replace(
             lane=self._lane(model), max_batch=best_batch(live.cost, max_batch, deadline_ms, largest=max_batch)
         )
 
+    def _around(self, model: Model) -> Model:
+        pipeline = self._item.pipeline
+        output = frame_output(pipeline, _output_spec(pipeline.output))
+        return around(pipeline, model, self._item.larger, output, self._clock)
+
     def _is_slow(self, cost: Cost) -> bool:
         """Whether the model must leave the loop. A call of another process always does: it may hang."""
         lanes, model = self._config.hardware.lanes, self._item.pipeline.model
-        if self._item.serving.chain.isolated:
+        if self._item.serving.chain.isolated or model.cascade is not None or self._item.pipeline.codec == "image":
             return True
         if choose_commit(model.commit, cost, together_max_ms=lanes.together_max_ms) == "after":
             return True
         return model.commit == "auto" and choose_host(cost, inline_max_us=lanes.inline_max_us) == "lane"
 
-    def _lane(self, model: ChainModel) -> Lane:
+    def _lane(self, model: Model) -> Lane:
         pipeline, chain = self._item.pipeline, self._item.serving.chain
         hang_s = pipeline.model.hang_s
         return Lane(
             pipeline.name,
             model,
-            reload=chain.renew,
+            reload=lambda: self._around(chain.renew()),
             clock=self._clock,
             post=self._post,
             limits=LaneLimits(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edged.engine.engine import Engine
-    from edged.engine.intake import Source
     from edged.engine.runner import Runner
     from edged.ports import Journal, StoredEvents
 
