@@ -35,6 +35,7 @@ FAULTS: Mapping[str, Fault] = {
     "infer_timeout": Fault("worker", "restart", False, "no answer before the deadline: the process is ended"),
     "worker_crashed": Fault("worker", "restart", False, "the process of the device has ended by itself"),
     "worker_gone": Fault("worker", "next", False, "the process of the device was ended because of another model"),
+    "device_busy": Fault("request", "next", False, "others held the device until the deadline; nothing was ended"),
     "device_lost": Fault("device", "restart", True, "the device has gone: unplugged, reset, or its driver gave up"),
     "not_finite": Fault("model", "disable", True, "NaN or infinity for a plain input"),
     "runtime_stuck": Fault("device", "restart", True, "calls never returned: only a restart, or a power cycle, helps"),
@@ -46,6 +47,7 @@ FAULTS: Mapping[str, Fault] = {
     "upstream_busy": Fault("request", "next", False, "the line's share for questions is used up"),
     "closed": Fault("model", "next", False, "the model was closed"),
     # of loading
+    "load_timeout": Fault("worker", "restart", False, "loading took longer than allowed: the process is ended"),
     "runtime_unknown": Fault("runtime", "disable", True, "no runtime has this name"),
     "runtime_unavailable": Fault("runtime", "disable", True, "its package or its system library is missing or broken"),
     "device_unavailable": Fault("device", "next", False, "the device is absent, in use, or not permitted"),

@@ -110,13 +110,16 @@ ACTS: Mapping[float, Callable[[], object]] = {
 class ScriptedModel:
     """Sums the rows of x, unless its first number asks for something else."""
 
-    def __init__(self, file: ModelFile, runtime: str, batch: int) -> None:
-        specs = (TensorSpec("x", "float32", (batch, -1)),), (TensorSpec("y", "float32", (batch,)),)
+    def __init__(self, file: ModelFile, runtime: str, *batch: int) -> None:
+        specs = (TensorSpec("x", "float32", (*batch, -1)),), (TensorSpec("y", "float32", batch),)
+        self._called = file.path.with_suffix(".called")
         self.info = ModelInfo(file.model_id, file.version, file.sha256, runtime, *specs)
 
     def infer(self, batch: Mapping[str, np.ndarray], *, deadline_s: float) -> Mapping[str, np.ndarray]:
         x = batch["x"]
         what = float(x.flat[0]) if x.size else 0.0
+        if what == WAIT:
+            self._called.touch()
         ACTS.get(what, lambda: None)()
         if what == BIG:
             return {"y": np.arange(BIG_BYTES, dtype=np.uint8)}
@@ -133,7 +136,7 @@ class ScriptedModel:
 
 
 class ScriptedRuntime:
-    """Device names: `exclusive`, `slow`, `refuse`, `crash`, `hang`, `lost`, `no_memory`, `raise`, `fixed`, `scalar`."""
+    """What a device does is its name: see `_act` and `load`; any other name is a device that works."""
 
     name = "scripted"
 
@@ -152,7 +155,10 @@ class ScriptedRuntime:
 
     def load(self, model: ModelFile, device: str, options: LoadOptions) -> Model:
         self._act(device)
-        return ScriptedModel(model, f"scripted:{device}", 2 if device == "fixed" else -1)
+        if device == "wide":
+            return ScriptedModel(model._replace(model_id="x" * 70_000), f"scripted:{device}", -1)
+        batch = {"fixed": (2,), "scalar": ()}.get(device, (-1,))
+        return ScriptedModel(model, f"scripted:{device}", *batch)
 
     def health(self, device: str) -> DeviceHealth:
         return DeviceHealth()
@@ -173,6 +179,8 @@ class ScriptedRuntime:
                 _raise()
             case "oom":
                 _eat_memory()
+            case "full":
+                raise MemoryError
 
 
 SCRIPTED = ScriptedRuntime()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from edged.errors import ModelError
 from edged.infer.hosting import probing, wire
-from edged.infer.hosting.limits import WorkerLimits
+from edged.infer.hosting.limits import DEFAULTS, WorkerLimits
 from edged.infer.hosting.model import HostedModel, unload_abandoned
-from edged.infer.hosting.process import Ended, System, WorkerProcess
+from edged.infer.hosting.process import LINUX, Ended, System, WorkerProcess
 from edged.infer.runtime import Device, Probe
 from edged.policy.faults import fault_of
 
@@ -82,12 +82,12 @@ class Devices:
     def __init__(
         self,
         clock: Clock,
-        limits: WorkerLimits = WorkerLimits(),
+        limits: WorkerLimits = DEFAULTS,
         *,
         log: Log | None = None,
         command: Sequence[str] | None = None,
         available_bytes: Callable[[], int | None] = lambda: None,
-        system: System = System(),
+        system: System = LINUX,
     ) -> None:
         self._clock = clock
         self._limits = limits
@@ -121,7 +121,7 @@ class Devices:
         seat = self._seats.get(rung)
         process = None if seat is None else seat.process
         if process is not None and process.state == "up" and seat and any(model.exclusive for model in seat.models):
-            name, _, device = rung.partition(":")
+            device = rung.partition(":")[2]
             return Probe(True, (Device(device, device, rung),), reason=f"in use by our process {process.pid}")
         try:
             guest = self._begin(rung)

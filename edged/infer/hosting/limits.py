@@ -35,3 +35,6 @@ class WorkerLimits(NamedTuple):
     memory_factor: float = 3.0
     process_bytes: int = 96 * 1024 * 1024
     reserve_bytes: int = 64 * 1024 * 1024
+
+
+DEFAULTS = WorkerLimits()

@@ -54,6 +54,9 @@ class System(NamedTuple):
     send_signal: Callable[[subprocess.Popen[bytes], int], None] = subprocess.Popen.send_signal
 
 
+LINUX = System()
+
+
 class WorkerProcess:
     """One child. Whoever talks to it holds `lock`; everything else may be called from any thread.
 
@@ -62,7 +65,7 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, name: str, clock: Clock, limits: WorkerLimits, *, system: System = System(), niceness: int = 0
+        self, name: str, clock: Clock, limits: WorkerLimits, *, system: System = LINUX, niceness: int = 0
     ) -> None:
         self.name = name
         self.lock = threading.Lock()
@@ -88,7 +91,9 @@ class WorkerProcess:
         self._over = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._descriptors = [new_slot_memory(f"{name[:100]} {what}", limits.slot_bytes) for what in ("inputs", "outputs")]
+        self._descriptors = [
+            new_slot_memory(f"{name[:100]} {what}", limits.slot_bytes) for what in ("inputs", "outputs")
+        ]
         self.inputs, self.outputs = (Slot(descriptor, limits.slot_bytes) for descriptor in self._descriptors)
         self._events = select.poll()
         self._events.register(self._ours, select.POLLIN)

@@ -22,9 +22,10 @@ _MAX_AXES = 16
 NAME_OF_TYPE = {
     np.dtype(name): name
     for name in (
-        "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
+        *("float16", "float32", "float64", "bool"),
+        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     )
-}  # fmt: skip
+}
 """Types that may travel, in the byte order of this machine."""
 TYPE_OF_NAME = {name: dtype for dtype, name in NAME_OF_TYPE.items()}
 

@@ -15,7 +15,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,7 @@ from edged.infer.fixed_batch import free_batch
 from edged.infer.hosting import wire
 from edged.infer.hosting.slots import Slot, SlotError
 from edged.infer.registry import find_runtime
-from edged.infer.runtime import Probe
+from edged.infer.runtime import Probe, Runtime
 
 if TYPE_CHECKING:
     from edged.ports import Model
@@ -37,10 +37,13 @@ _LOST = "device_lost"
 class Worker:
     """Answers requests from `channel` until it ends, `stop` is called, or the device is lost."""
 
-    def __init__(self, channel: socket.socket, inputs: Slot, outputs: Slot) -> None:
+    def __init__(
+        self, channel: socket.socket, inputs: Slot, outputs: Slot, find: Callable[[str], Runtime] = find_runtime
+    ) -> None:
         self._channel = channel
         self._inputs = inputs
         self._outputs = outputs
+        self._find = find
         self._models: dict[int, Model] = {}
         self._idle = False
         self._stopping = False
@@ -87,9 +90,9 @@ class Worker:
                 case wire.Unload():
                     self._unload(request.model)
                 case wire.Look():
-                    return wire.Seen(wire.summary(_look(request)))
+                    return wire.Seen(wire.summary(self._look(request)))
                 case wire.Prepare():
-                    runtime = find_runtime(request.runtime)
+                    runtime = self._find(request.runtime)
                     formats = runtime.abilities(request.device).formats
                     runtime.prepare(request.file.form_for(formats), request.device, request.options)
                 case wire.Ping():
@@ -112,10 +115,11 @@ class Worker:
         try:
             return wire.Answer(self._outputs.put(_as_arrays(outputs)))
         except SlotError as error:
-            raise InferenceError("infer_failed", f"{model.info.model}: cannot hand the outputs over: {error}") from error
+            text = f"{model.info.model}: the outputs cannot be handed over: {error}"
+            raise InferenceError("infer_failed", text) from error
 
     def _load(self, request: wire.Load) -> wire.Loaded:
-        runtime = find_runtime(request.runtime)
+        runtime = self._find(request.runtime)
         abilities = runtime.abilities(request.device)
         loaded = runtime.load(request.file.form_for(abilities.formats), request.device, request.options)
         try:
@@ -131,15 +135,14 @@ class Worker:
         if model is not None:
             model.close()
 
-
-def _look(request: wire.Look) -> Probe:
-    try:
-        return find_runtime(request.runtime).probe(request.device)
-    except ModelError as error:
-        return Probe(False, code=error.code, reason=str(error))
-    # A plug-in may raise what its contract forbids; a probe answers all the same.
-    except Exception as error:  # noqa: BLE001
-        return Probe(False, code="runtime_unavailable", reason=f"unexpected {type(error).__name__}: {error}")
+    def _look(self, request: wire.Look) -> Probe:
+        try:
+            return self._find(request.runtime).probe(request.device)
+        except ModelError as error:
+            return Probe(False, code=error.code, reason=str(error))
+        # A plug-in may raise what its contract forbids; a probe answers all the same.
+        except Exception as error:  # noqa: BLE001
+            return Probe(False, code="runtime_unavailable", reason=f"unexpected {type(error).__name__}: {error}")
 
 
 def _as_arrays(outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -156,7 +159,7 @@ def _packed(number: int, reply: wire.Reply) -> bytes:
         return wire.pack(number, wire.Failed("incompatible", f"the answer is too long: {error}"))
 
 
-def _guard(parent: int) -> None:
+def guard(parent: int) -> None:
     """No orphan, no core dump, last words on stderr; Ctrl-C in a terminal is the parent's business."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended before we asked to be told
@@ -168,12 +171,15 @@ def _guard(parent: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     channel, inputs, outputs, parent, niceness, most_bytes = map(int, arguments)
-    _guard(parent)
+    guard(parent)
     if niceness:
         os.nice(niceness)
     worker = Worker(socket.socket(fileno=channel), Slot(inputs, most_bytes), Slot(outputs, most_bytes))
     signal.signal(signal.SIGTERM, lambda _number, _frame: worker.stop())
-    worker.serve()
+    try:
+        worker.serve()
+    finally:  # it ends anyway: the reason must not be replaced by a signal on the way
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
