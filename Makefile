@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults evidence demo bench bench-sync bench-store wheel install install-hub lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults accelerator-faults evidence demo bench bench-sync bench-store wheel install install-hub lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,7 @@ docs: setup ## write the pages that are made from code
 	$(BIN)/python -m edged.config.reference docs/reference/configuration.md
 	$(BIN)/python -m edged.ops.mode_reference docs/modes.md
 	$(BIN)/python -m edged.ops.sensors.reference docs/reference/device-health.md
+	$(BIN)/python -m edged.infer.fault_reference docs/reference/runtime-errors.md
 	$(BIN)/python -m edged.hub.reference docs/reference/hub.md
 	$(BIN)/python -m tests.contract.pages docs/reference
 
@@ -67,6 +68,9 @@ power-cuts: setup ## cut the power of the daemon's disk fifty times under load (
 sync-faults: setup ## every fault of the way home, the long ones too (half an hour; root for the worst lines)
 	@scripts/test_packages.sh || true
 	EDGED_THOROUGH=1 $(BIN)/python -m pytest --no-cov -o faulthandler_timeout=1800 tests/fault/sync
+
+accelerator-faults: setup ## 200 deaths, hangs and returns of an accelerator under load, none of them costs an input
+	EDGED_THOROUGH=1 $(BIN)/python -m pytest --no-cov -o faulthandler_timeout=1800 -s tests/fault/daemon/test_accelerator.py
 
 evidence: setup ## run every command of docs/evidence.md and write what it showed into the page
 	@$(BIN)/python scripts/evidence.py --write

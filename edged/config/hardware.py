@@ -24,7 +24,13 @@ class HardwareLimits:
         ),
     ] = 1_000_000_000
     p99_ms: Annotated[
-        float, Key("Slowest acceptable call of a model (99 of 100 are faster).", why="no call takes no time", gt=0)
+        float,
+        Key(
+            "Slowest acceptable call of a model. One whose warm call takes longer at the start serves all the same, "
+            "and the reason `model_slow` says so.",
+            why="no call takes no time",
+            gt=0,
+        ),
     ] = 1000.0
 
 
@@ -56,7 +62,7 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """What the box is expected to carry. Planning figures to compare measurements with; nothing is enforced."""
+    """What the box is expected to carry. Planning figures: `edged doctor` compares them with the box, nothing else."""
 
     __pydantic_config__: ClassVar = STRICT_TABLE
 
@@ -108,13 +114,16 @@ class Fallback:
     return_after_s: Annotated[
         float,
         Key(
-            "Least time a better runtime must have been well before it serves again; doubles, up to 10 min, when it "
-            "fell soon after its last return.",
+            "Least time a better runtime must have been well before it serves again; doubles, up to return_most_s, "
+            "when it fell within 10 min of its last return.",
             why="0 would drag the results along with a loose plug",
             ge=0,
             le=86_400,
         ),
     ] = 10.0
+    return_most_s: Annotated[
+        float, Key("Longest such time.", why="0 would take what comes and goes at once", ge=0, le=86_400)
+    ] = 600.0
     warm: Annotated[
         int,
         Key(
@@ -125,6 +134,44 @@ class Fallback:
             le=8,
         ),
     ] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """How a new model reaches gateways of this class. Declared and checked here; this version rolls nothing out."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    soak_s: Annotated[
+        int,
+        Key(
+            "How long a stage is watched before the next one begins.",
+            why="a model that heats or leaks shows it after minutes; a month is no rollout any more",
+            ge=60,
+            le=2_592_000,
+        ),
+    ] = 3600
+    max_error_rate: Annotated[
+        float,
+        Key(
+            "Share of bad answers during a trial above which the former model returns.",
+            why="none is bad: 0, all are: 1",
+            unit="of the answers",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.01
+    stages: Annotated[
+        tuple[float, ...],
+        Key(
+            "Shares of the gateways of this class that have the model at the end of each stage, rising to 1.",
+            why="shares; each stage costs one soak_s",
+            gt=0,
+            le=1,
+            min_items=1,
+            max_items=16,
+        ),
+    ] = (0.05, 0.25, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,4 +203,5 @@ class HardwareClass:
     limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
     lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
     fallback: Annotated[Fallback, Key("From one runtime to the next, and back.")] = Fallback()
+    rollout: Annotated[Rollout, Key("How a new model reaches gateways of this class.")] = Rollout()
     envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()

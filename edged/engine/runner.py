@@ -448,7 +448,7 @@ class Runner:
                     stand_in.remember(devices, answers, self._clock.mono_ns())
                 return answers
         code = outcome.code if isinstance(outcome, InferenceError) else "model_unusable"
-        if stand_in is None or fault_of(code).scope == "request":  # the input's fault is no reason for other answers
+        if stand_in is None or fault_of(code).action in {"refuse", "retry"}:  # perhaps it is the input's fault
             if info is not self.info:
                 self._computed_by(info)
             self.failed += len(devices)

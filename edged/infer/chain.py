@@ -46,6 +46,7 @@ START_WAIT_S = 20.0  # the daemon starts without a model after that, and begins 
 TICK_S = 0.25
 IDLE_TICK_S = 5.0  # all is as configured: only an event can change that
 SWITCHES_KEPT = 1000
+INFOS_KEPT = 4  # loads of one rung whose answers may still be on their way
 
 
 class ChainSpec(NamedTuple):
@@ -140,7 +141,7 @@ class Chain:
         self._callers: list[ChainModel] = []
         self._inbox: SimpleQueue[_Fell | _Made | _Asked | None] = SimpleQueue()
         self._switches: deque[Switched] = deque(maxlen=SWITCHES_KEPT)
-        self._infos: deque[tuple[ModelInfo, int]] = deque(maxlen=2 * len(self.names) + 2)
+        self._infos: tuple[deque[ModelInfo], ...] = tuple(deque(maxlen=INFOS_KEPT) for _ in self.names)
         self._closed = False
         self._keeper: Thread | None = None
 
@@ -178,7 +179,7 @@ class Chain:
 
     def index(self, info: ModelInfo) -> int | None:
         """Which rung computed what carries this `info`; None: none of them."""
-        return next((at for known, at in reversed(tuple(self._infos)) if known is info), None)
+        return next((at for at, known in enumerate(self._infos) if any(one is info for one in tuple(known))), None)
 
     def troubles(self) -> str:
         """Every rung that does not work and why, in one line, for people."""
@@ -249,7 +250,7 @@ class Chain:
                 self._retired.append(live)
             case _Made(at, Live() as live):
                 self._lives[at] = live
-                self._infos.append((live.info, at))
+                self._infos[at].append(live.info)
                 self._step(Loaded(at))
                 self._overrule()
             case _Asked(live, error):

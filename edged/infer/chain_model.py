@@ -100,10 +100,10 @@ class ChainModel:
             if fault.action == "refuse":
                 raise outcome
             last = outcome
-            if fault.scope == "request":
-                doubted.append((live, outcome))
-            else:
+            if fault.scope != "request":
                 self._rungs.fell(live, outcome)
+            elif fault.action == "retry":
+                doubted.append((live, outcome))
         if last is None:
             self.info = self._rungs.nobody
             raise self._rungs.refusal()

@@ -1,4 +1,4 @@
-"""The first runtime that can serve serves; a bad model is an answer, never an exception."""
+"""At the start the first runtime that can serve serves; a bad model is an answer, never an exception."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from edged.errors import InferenceError, ModelError
 from edged.infer.chain import ChainSpec, load_chain
 from edged.infer.registry import BUILT_IN, find_runtime
 from edged.infer.runtime import LoadOptions
-from edged.infer.runtimes.rules import Rule
 from edged.messages import TensorSpec
 from edged.ops.clock import SystemClock
 from tests.doubles.clock import FakeClock
@@ -25,7 +24,6 @@ from tests.doubles.runtime import StandInModel, loaders
 from tests.unit.infer.models import sum_model
 from tests.unit.infer.tflite_models import sum_tflite
 
-RULES = (Rule("hot", column=1, above=80.0),)
 CHAIN = ("good:cpu", "spare:cpu", "rules")
 
 
@@ -37,8 +35,9 @@ def spec(tmp_path: Path) -> ChainSpec:
 def test_the_first_runtime_serves_when_nothing_is_wrong(spec: ChainSpec) -> None:
     model = StandInModel()
     serving = load_chain(spec, FakeClock(), find=loaders(good=model))
-    assert (serving.model, serving.rung, serving.skipped, serving.reason) == (model, "good:cpu", (), None)
-    assert serving.detail == ""
+    assert (serving.rung, serving.skipped, serving.reason, serving.detail) == ("good:cpu", (), None, "")
+    assert serving.model is not None
+    assert serving.model.info is model.info
 
 
 @pytest.mark.parametrize(
@@ -57,51 +56,39 @@ def test_a_runtime_that_fails_is_skipped_with_its_reason_and_the_next_serves(
 ) -> None:
     spare = StandInModel()
     serving = load_chain(spec, FakeClock(), find=loaders(good=bad, spare=spare))
-    assert (serving.model, serving.rung, serving.reason) == (spare, "spare:cpu", "fallback_runtime")
+    assert (serving.rung, serving.reason) == ("spare:cpu", "fallback_runtime")
+    assert serving.model is not None
+    assert serving.model.info is spare.info
     assert [(skipped.rung, skipped.code) for skipped in serving.skipped] == [("good:cpu", code)]
     assert code in serving.detail
     if isinstance(bad, StandInModel):
         assert bad.closed.is_set(), "a model that does not serve must not keep its memory"
 
 
-def test_rules_answer_when_no_runtime_can(spec: ChainSpec) -> None:
-    serving = load_chain(spec._replace(rules=RULES), FakeClock(), find=loaders())
-    assert serving.model is not None
-    assert (serving.rung, serving.reason, serving.model.info.runtime) == ("rules", "rules_serving", "rules")
+def test_when_no_runtime_can_serve_every_reason_is_told(spec: ChainSpec) -> None:
+    serving = load_chain(spec, FakeClock(), find=loaders())
+    assert (serving.model, serving.rung, serving.reason) == (None, "", "model_unusable")
     assert [skipped.code for skipped in serving.skipped] == ["runtime_unknown", "runtime_unknown"]
 
 
-def test_without_runtime_and_rules_nothing_serves_and_every_reason_is_told(spec: ChainSpec) -> None:
-    serving = load_chain(spec, FakeClock(), find=loaders())
-    assert (serving.model, serving.rung, serving.reason, serving.reload) == (None, "", "model_unusable", None)
-    assert [skipped.code for skipped in serving.skipped] == ["runtime_unknown", "runtime_unknown", "no_rules"]
-
-
 def test_a_missing_model_file_is_the_reason_of_every_runtime(spec: ChainSpec, tmp_path: Path) -> None:
-    gone = spec._replace(location=tmp_path / "gone.onnx", rules=RULES)
+    gone = spec._replace(location=tmp_path / "gone.onnx")
     serving = load_chain(gone, FakeClock(), find=loaders(good=StandInModel()))
     assert [skipped.code for skipped in serving.skipped] == ["missing", "missing"]
-    assert serving.reason == "rules_serving"
+    assert serving.reason == "model_unusable"
 
 
 def test_rules_as_the_first_choice_are_no_fallback(spec: ChainSpec, tmp_path: Path) -> None:
-    chosen = spec._replace(chain=("rules",), rules=RULES, location=tmp_path / "none.onnx")
-    serving = load_chain(chosen, FakeClock())
-    assert (serving.rung, serving.reason) == ("rules", None)
-    assert serving.reload is not None
-    assert serving.reload().info.runtime == "rules"
+    serving = load_chain(spec._replace(chain=("rules",), location=tmp_path / "none.onnx"), FakeClock())
+    assert (serving.model, serving.rung, serving.reason) == (None, "", None)
 
 
-def test_the_real_runtime_serves_and_can_be_loaded_anew_for_a_lane(spec: ChainSpec) -> None:
+def test_the_real_runtime_serves_and_is_measured(spec: ChainSpec) -> None:
     serving = load_chain(spec._replace(chain=("litert:cpu", "onnxruntime:cpu"), version="7"), SystemClock())
     assert serving.rung == "onnxruntime:cpu"
     assert [skipped.code for skipped in serving.skipped] == ["incompatible"]
-    assert serving.reload is not None
     assert serving.model is not None
-    again = serving.reload()
-    assert again is not serving.model
-    assert again.info == serving.model.info
-    assert again.info.version == "7"
+    assert serving.model.info.version == "7"
     assert serving.cost.batch_us(32) > 0
 
 
@@ -144,7 +131,7 @@ def test_a_bundle_whose_golden_vectors_disagree_does_not_serve(tmp_path: Path) -
 
 def test_a_signed_slot_is_not_loaded_as_long_as_nobody_checks_signatures(spec: ChainSpec) -> None:
     serving = load_chain(spec._replace(allow_unsigned=False), FakeClock(), find=loaders(good=StandInModel()))
-    assert {skipped.code for skipped in serving.skipped} == {"unsigned", "no_rules"}
+    assert {skipped.code for skipped in serving.skipped} == {"unsigned"}
 
 
 # --- registry ---
