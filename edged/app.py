@@ -113,6 +113,13 @@ def _runtime(runner: Runner) -> str:
     return runner.info.runtime if runner.parts.model is not None else ""
 
 
+def _lost(runner: Runner) -> frozenset[str]:
+    """Rungs of its chain that do not come back without hands."""
+    chain = runner.parts.chain
+    rungs = () if chain is None else chain.state.rungs
+    return frozenset(rung.name for rung in rungs if rung.state in ("power_cycle", "disabled"))
+
+
 class App:
     """The running daemon's parts and what the process needs of them."""
 
@@ -216,7 +223,9 @@ class App:
         )
         self.homeward = Homeward(engine, self.log, self.on_failure, self._receipts(config))
         read = partial(read_devices, self.sensors_root, nvml=Nvml(), state_dir=Path(config.gateway.state_dir))
-        self.governing = Governing(engine, self.log, DeviceWatch(read), self._surroundings)
+        self.governing = Governing(
+            engine, self.log, DeviceWatch(read), self._surroundings, config.hardware.limits.p99_ms
+        )
         self.report = Report(engine, self.devices, self.clock, identity=self._identity(), sections=self._sections())
         self.upkeep = Upkeep(engine, self.devices, self.report, self.snapshots, config.root)
         engine.on_devices = self.upkeep.saw
@@ -257,7 +266,7 @@ class App:
     def _accelerator(self) -> AcceleratorState | None:
         """The worst of the pipelines whose chain begins with one; None: no chain does."""
         states = [
-            accelerator_state(pipeline.model.chain or self.config.hardware.chain, _runtime(runner))
+            accelerator_state(pipeline.model.chain or self.config.hardware.chain, _runtime(runner), _lost(runner))
             for pipeline, runner in zip(self.config.pipelines, self.built.runners, strict=True)
         ]
         return max((state for state in states if state is not None), key=ACCELERATOR_STATES.index, default=None)

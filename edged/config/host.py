@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from edged.config.pipeline import ModelSource
+from edged.config.pipeline import ModelSource, Smaller
 from edged.config.problems import Finding
 from edged.config.settings import Broker, Config, Upstream
 
@@ -67,9 +67,12 @@ def check_models(config: Config) -> Iterator[Finding]:
     for index, pipeline in enumerate(config.pipeline):
         findings = check_model_files(pipeline.model, config)
         yield from (finding.below("pipeline", index, "model") for finding in findings)
+        if pipeline.model.smaller is not None:
+            findings = check_model_files(pipeline.model.smaller, config)
+            yield from (finding.below("pipeline", index, "model", "smaller") for finding in findings)
 
 
-def check_model_files(model: ModelSource, config: Config) -> Iterator[Finding]:
+def check_model_files(model: ModelSource | Smaller, config: Config) -> Iterator[Finding]:
     """The files of one model."""
     if model.path is not None:
         if fault := file_fault(model.path):

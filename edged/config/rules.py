@@ -42,11 +42,17 @@ def _check_links(raw: Table, suspects: Set[Path]) -> Iterator[Finding]:
         yield from _Part(Upstream, raw, "upstream", suspects).check(rules_links.check_upstream)
     yield from _Part(Results, raw, "results", suspects).check(rules_links.check_results)
     yield from _Part(Status, raw, "status", suspects).check(rules_links.check_status)
-    yield from _Part(HardwareClass, raw, "hardware", suspects).check(lambda part: rules_links.check_chain(part.chain))
+    hardware = _Part(HardwareClass, raw, "hardware", suspects)
+    yield from hardware.check(lambda part: rules_links.check_chain(part.chain))
+    yield from hardware.check(_check_rollout)
     limits = _Part(Limits, raw, "limits", suspects)
     yield from limits.check(rules_links.check_limits)
     if (known := broker.value) is not None and not broker.suspects:
         yield from limits.check(lambda part: rules_links.check_memory(part, known))
+
+
+def _check_rollout(part: HardwareClass) -> Iterator[Finding]:
+    yield from (finding.below("rollout") for finding in rules_links.check_rollout(part.rollout))
 
 
 def _check_pipeline(table: Table, suspects: Set[Path], security: Security | None, names: set[str]) -> Iterator[Finding]:

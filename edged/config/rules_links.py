@@ -6,14 +6,16 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from urllib.parse import SplitResult, urlsplit
 
+from edged.config.hardware import Rollout
 from edged.config.problems import Finding
 from edged.config.settings import Broker, Limits, Results, Status, Upstream
 
 # Where each runtime can run. `gpu` of onnxruntime is CUDA; devices of one kind are counted from 0: `gpu:1`.
 RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("cpu", "gpu"),
+    "onnxruntime": ("cpu", "gpu", "tensorrt", "npu", "openvino-cpu", "openvino-gpu", "openvino-npu"),
     "openvino": ("cpu", "gpu", "npu"),
     "litert": ("cpu",),
     "coral": ("usb", "pci"),
@@ -208,6 +210,16 @@ def check_chain(chain: Sequence[str]) -> Iterator[Finding]:
         elif not _is_device(device, RUNTIME_DEVICES[runtime]):
             devices = " or ".join(f"{runtime}:{kind}" for kind in RUNTIME_DEVICES[runtime])
             yield Finding(where, "names no device of this runtime", entry, allowed=f"{devices}, several as :0, :1")
+
+
+def check_rollout(rollout: Rollout) -> Iterator[Finding]:
+    """Each stage reaches more gateways than the one before, and the last one all of them."""
+    stages = rollout.stages
+    cure = "write rising shares that end with 1.0"
+    if any(after <= before for before, after in pairwise(stages)):
+        yield Finding(("stages",), "do not rise", list(stages), cure=cure)
+    elif stages[-1] != 1:
+        yield Finding(("stages",), "leave gateways behind", list(stages), allowed="1.0 as the last one", cure=cure)
 
 
 def _is_device(device: str, kinds: Sequence[str]) -> bool:

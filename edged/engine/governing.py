@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edged.ops.sensors.facts import facts as device_facts
@@ -51,15 +51,17 @@ class Surroundings(NamedTuple):
     accelerator: AcceleratorState | None = None
 
 
-def accelerator_state(chain: Sequence[str], serving: str) -> AcceleratorState | None:
-    """How the accelerator of a pipeline is; None: its chain begins with a processor or with rules.
+def accelerator_state(chain: Sequence[str], serving: str, lost: Container[str] = ()) -> AcceleratorState | None:
+    """How the accelerators of a pipeline are; None: its chain begins with a processor or with rules.
 
-    serving: the `runtime:device` that answers, "" when none does.
+    serving: the `runtime:device` that answers, "" when none does. lost: rungs that do not come back without hands.
     """
-    _, _, device = chain[0].partition(":") if chain else ("", "", "")
-    if device in {"", "cpu"}:
+    accelerators = [rung for rung in chain if rung.partition(":")[2] not in {"", "cpu"}]
+    if not accelerators or chain[0] not in accelerators:
         return None
-    return "ok" if serving == chain[0] else "fallback"
+    if serving in accelerators:
+        return "ok"
+    return "failed" if all(rung in lost for rung in accelerators) else "fallback"
 
 
 class Backlog:
@@ -84,10 +86,22 @@ class Backlog:
 
 
 class Governing:
-    """`run` samples until cancelled; `take` is synchronous and also called by tests with reports of their own."""
+    """`run` samples until cancelled; `take` is synchronous and also called by tests with reports of their own.
 
-    def __init__(self, engine: Engine, log: Log, watch: Watch, surroundings: Callable[[], Surroundings]) -> None:
+    slowest_ms: a model whose warm call takes longer is told (`limits.p99_ms` of the hardware class).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        log: Log,
+        watch: Watch,
+        surroundings: Callable[[], Surroundings],
+        slowest_ms: float = math.inf,
+    ) -> None:
         self._engine = engine
+        self._slowest_ms = slowest_ms
+        self._slow: set[str] = set()
         self._log = log
         self._watch = watch
         self._surroundings = surroundings
@@ -123,6 +137,7 @@ class Governing:
                     self._log.warning("pressure_level_changed", before=before, after=after)
                     self._relieve()
         self._say_lingering()
+        self._say_slow()
 
     def _own(self, known: Facts, mono_ms: int) -> Facts:
         """What the daemon knows besides what the box says."""
@@ -169,6 +184,19 @@ class Governing:
         lingers = RUNGS[state.level].mode == "shedding" != asked
         if lingers != (LINGERING in modes.state.codes):
             modes.set(LINGERING, lingers, detail=f"level {state.level}" if lingers else "")
+
+    def _say_slow(self) -> None:
+        """Models that take longer than their class of hardware promises, by the cost measured when they were loaded."""
+        for runner in self._engine.parts.runners:
+            live = runner.parts.chain.serving if runner.parts.chain is not None else None
+            call_ms = live.cost.batch_us(1) / 1000 if live is not None else 0.0
+            if call_ms > self._slowest_ms:
+                self._slow.add(runner.name)
+                detail = f"a call takes {call_ms:.0f} ms, limits.p99_ms is {self._slowest_ms:g}"
+                self._engine.parts.modes.set("model_slow", True, subject=runner.name, detail=detail)
+            elif runner.name in self._slow:
+                self._slow.remove(runner.name)
+                self._engine.parts.modes.set("model_slow", False, subject=runner.name)
 
     # --- what people see ---
 

@@ -134,6 +134,14 @@ CAUSES: Mapping[str, Cause] = {
         "`degraded` true, `runtime` names what computed",
         "the first runtime of the chain has answered rightly several times over its holding time, and serves again",
     ),
+    "model_slow": Cause(
+        "normal",
+        10,
+        "within 2 s after a runtime has been loaded: its measured warm call takes longer than `limits.p99_ms`",
+        "serves all the same",
+        "`latency_ms.infer` beyond what the class of hardware promises; the mode stays as it is",
+        "a faster runtime of the chain serves",
+    ),
     "accelerator_lost": Cause(
         "degraded",
         10,
@@ -326,7 +334,7 @@ MACHINES: Mapping[str, Machine] = {
         "upstream link",
     ),
     **dict.fromkeys(("fallback_runtime", "runtime_stuck", "lane_behind", "events_shed", EASING, LINGERING), "compute"),
-    **dict.fromkeys(("accelerator_lost", "needs_power_cycle", "accelerator_required"), "compute"),
+    **dict.fromkeys(("accelerator_lost", "needs_power_cycle", "accelerator_required", "model_slow"), "compute"),
     **dict.fromkeys(("rules_serving", "model_unusable", "rung_disabled"), "model"),
     **dict.fromkeys(("store_full", "store_io", "store_locked", "store_recovered"), "storage"),
     "clock_unsynced": "clock",
@@ -363,7 +371,7 @@ OF_THE_WAY_HOME = frozenset({"upstream_rejecting", "backlog_aged"})
 OF_ONE_PIPELINE = frozenset(
     {
         "fallback_runtime", "runtime_stuck", "lane_behind", "rules_serving", "model_unusable", "accelerator_lost",
-        "needs_power_cycle", "rung_disabled", "accelerator_required",
+        "needs_power_cycle", "rung_disabled", "accelerator_required", "model_slow",
     }
 )  # fmt: skip
 """Causes whose subject is a pipeline: they say nothing about the results of another one."""

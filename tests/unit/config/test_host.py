@@ -29,6 +29,12 @@ def test_a_missing_model_file_is_a_problem_that_names_it(look: Examine, tmp_path
     assert problem.got == f'"{tmp_path}/models/none.onnx"'
 
 
+def test_a_missing_smaller_model_is_a_problem_that_names_it(look: Examine) -> None:
+    problem = only(look(spoil(("[pipeline.output]", '[pipeline.model.smaller]\nslot = "tiny"\n[pipeline.output]'))))
+    assert problem.key == "pipeline[pump].model.smaller.slot"
+    assert "has no model" in problem.message
+
+
 def test_the_daemon_may_start_without_its_model(look: Examine) -> None:
     assert look(spoil(('"pump.onnx"', '"none.onnx"')), need_models=False).config is not None
 

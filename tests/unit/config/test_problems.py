@@ -269,6 +269,30 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
     ),
     "label of an anomaly": ((ANOMALY,), "output.alarm[0].label", "no meaning"),
     "classes without labels": (((KIND, 'kind = "classification"'), (ALARM, "")), "output.labels", "missing"),
+    "a rollout that goes back": (
+        (("[security]", "[hardware.rollout]\nstages = [0.5, 0.1, 1.0]\n[security]"),),
+        "hardware.rollout.stages",
+        "do not rise",
+    ),
+    "a rollout that leaves gateways behind": (
+        (("[security]", "[hardware.rollout]\nstages = [0.5, 0.9]\n[security]"),),
+        "hardware.rollout.stages",
+        "leave gateways behind",
+    ),
+    "smaller without a model": (
+        (("[pipeline.output]", "[pipeline.model.smaller]\n[pipeline.output]"),),
+        "model.smaller",
+        "names no model",
+    ),
+    "smaller for a threshold that is learnt": (
+        (
+            (KIND, 'kind = "anomaly"\nthreshold = { calibrate_events = 100 }'),
+            (ALARM, ""),
+            ("[pipeline.output]", '[pipeline.model.smaller]\npath = "small.onnx"\n[pipeline.output]'),
+        ),
+        "model.smaller",
+        "another score",
+    ),
     "anomaly without threshold": (((KIND, 'kind = "anomaly"'), (ALARM, "")), "output.threshold", "missing"),
 }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from edged.engine.governing import BACKLOG_AFTER_S, Backlog, Governing, Surroundings, accelerator_state
 from edged.engine.report import Report, Sections
 from edged.ops.sensors.report import DeviceReport, read_devices
+from edged.policy.batching import Cost
 from edged.policy.governor import SAMPLE_INTERVAL_S, STEP_HOLD_S
 from tests.doubles.engine_rig import Rig
 from tests.doubles.sysfs import Box
@@ -27,6 +29,17 @@ class OneReport:
     async def look(self) -> DeviceReport | None:
         self.looks += 1
         return self.report
+
+
+class Live(NamedTuple):
+    cost: Cost
+
+
+class Served:
+    """As much of a chain as the governor looks at."""
+
+    def __init__(self, cost: Cost) -> None:
+        self.serving = Live(cost)
 
 
 class Governed:
@@ -184,6 +197,10 @@ def test_the_state_of_an_accelerator_follows_from_the_chain_and_what_serves() ->
     assert accelerator_state(("openvino:gpu", "openvino:cpu"), "openvino:gpu") == "ok"
     assert accelerator_state(("openvino:gpu", "openvino:cpu"), "openvino:cpu") == "fallback"
     assert accelerator_state(("openvino:gpu",), "") == "fallback"
+    assert accelerator_state(("openvino:npu", "openvino:gpu", "openvino:cpu"), "openvino:gpu") == "ok"
+    assert accelerator_state(("onnxruntime:cpu", "openvino:gpu"), "onnxruntime:cpu") is None
+    assert accelerator_state(("openvino:gpu", "openvino:cpu"), "openvino:cpu", {"openvino:gpu"}) == "failed"
+    assert accelerator_state(("coral:usb", "openvino:gpu"), "", {"coral:usb"}) == "fallback"
 
 
 def test_the_age_of_the_backlog_is_that_of_the_oldest_row_that_has_not_left() -> None:
@@ -231,3 +248,21 @@ async def test_it_samples_for_ever(governed: Governed) -> None:
             await asyncio.sleep(0)
     running.cancel()
     assert governing.pressure()["level"] == "full"
+
+
+async def test_a_model_that_is_slower_than_its_class_of_hardware_promises_is_told_and_serves(tmp_path: Path) -> None:
+    rig = Rig()
+    await rig.start()
+    chain = Served(Cost(call_us=150_000, item_us=50_000))
+    rig.runner.parts = rig.runner.parts._replace(chain=chain)  # type: ignore[arg-type]
+    governing = Governing(rig.engine, rig.log, OneReport(None), Surroundings, slowest_ms=199)
+    governing.take(None)
+    (reason,) = rig.modes.state.reasons
+    assert (reason.code, reason.subject) == ("model_slow", "p")
+    assert reason.detail == "a call takes 200 ms, limits.p99_ms is 199"
+    assert rig.modes.mode == "normal"
+    chain.serving = Served(Cost(100, 0)).serving
+    governing.take(None)
+    rig.clock.advance_s(11)
+    rig.upkeep.tick()
+    assert rig.modes.state.reasons == ()
