@@ -43,6 +43,7 @@ from edged.mqtt.configured import link_settings
 from edged.mqtt.link import MqttLink
 from edged.ops.host import folder_bytes, read_host
 from edged.ops.metrics import EngineMetrics
+from edged.ops.sensors.memory import read_memory
 from edged.ops.sensors.nvml import Nvml
 from edged.ops.sensors.report import read_devices
 from edged.ops.sensors.watch import DeviceWatch
@@ -144,7 +145,12 @@ class App:
         self._session: SessionInfo | None = None
         self._progress = (0, clock.mono_ns())
         self.uplink: Uplink | None = None
-        self.accelerators = Accelerators(clock, log)
+        self.accelerators = Accelerators(
+            clock,
+            log,
+            restarts=config.hardware.fallback.restarts,
+            available_bytes=lambda: read_memory(sensors_root).available_bytes,
+        )
 
     # --- connecting the parts ---
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edged.errors import ModelError
 from edged.infer.fixed_batch import free_batch
 from edged.infer.hosting.devices import Devices, DeviceStats
+from edged.infer.hosting.limits import WorkerLimits
 from edged.infer.parity import PROBE_S, check_parity, probe_answers
 
 if TYPE_CHECKING:
@@ -20,10 +21,18 @@ CLOSE_S = 4.0  # a process gets its grace, then it is ended
 
 
 class Accelerators:
-    """All processes of accelerators of one daemon. `run` looks at them until it is cancelled."""
+    """All processes of accelerators of one daemon. `run` looks at them until it is cancelled.
 
-    def __init__(self, clock: Clock, log: Log, available_bytes: Callable[[], int | None] = lambda: None) -> None:
-        self.devices = Devices(clock, log=log, available_bytes=available_bytes)
+    restarts: what a chain allows a device; the bound on starts of processes is never tighter. available_bytes: free
+    memory, None where nobody knows.
+    """
+
+    def __init__(
+        self, clock: Clock, log: Log, *, restarts: int, available_bytes: Callable[[], int | None] = lambda: None
+    ) -> None:
+        limits = WorkerLimits()
+        limits = limits._replace(starts_count=max(limits.starts_count, restarts))
+        self.devices = Devices(clock, limits, log=log, available_bytes=available_bytes)
         self._log = log
 
     async def run(self) -> None:
