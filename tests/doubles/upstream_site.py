@@ -291,7 +291,7 @@ class UpstreamSite:
 
     def _build_plant(self, upstream: str) -> None:
         enter = self._stack.enter_context
-        self.plant = enter(Mosquitto(self.folder / "plant", PLANT))
+        self.plant = enter(Mosquitto(self.folder / "plant", PLANT, "set_tcp_nodelay true"))
         table = f"[upstream]\n{upstream}{self._upstream_settings}\n"
         self.daemon = enter(
             Daemon(
