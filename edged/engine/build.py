@@ -25,6 +25,7 @@ from edged.infer.lane import Lane, LaneLimits
 from edged.infer.rules import RUNTIME as RULES
 from edged.infer.rules import Rule
 from edged.infer.runtime import LoadOptions
+from edged.infer.upstream import upstream_address
 from edged.ingest.decode_json import JsonSource
 from edged.ingest.sequence import SequenceTracker
 from edged.ingest.spec import SequenceSpec, SourceSpec
@@ -93,7 +94,11 @@ def _load(config: Config, pipeline: Pipeline, clock: Clock, hosting: Hosting | N
         model.version or "",
         allow_unsigned=config.security.allow_unsigned,
         max_bytes=config.hardware.limits.model_bytes,
-        options=LoadOptions(max(1, config.hardware.cpu_threads), Path(config.gateway.state_dir) / "engines"),
+        options=LoadOptions(
+            max(1, config.hardware.cpu_threads),
+            Path(config.gateway.state_dir) / "engines",
+            upstream_address(config),
+        ),
         limits=Limits(
             retry_first_s=wanted.retry_first_s,
             restarts_count=wanted.restarts,

@@ -110,7 +110,7 @@ def _connect(address: UpstreamAddress) -> PackedUpstream:
 class SplitRuntime:
     """Implements `edged.infer.runtime.Runtime`.
 
-    It runs in a thread: the only thing here that may hang is the wait for an answer, and that ends with its deadline.
+    In a process of its own: whoever waits for another machine has no place on the loop, nor has the client's thread.
     """
 
     name = RUNTIME_NAME
@@ -120,7 +120,7 @@ class SplitRuntime:
         self._find = find
 
     def abilities(self, device: str) -> Abilities:
-        return Abilities(("onnx",))
+        return Abilities(("onnx",), isolation="process")
 
     def probe(self, device: str) -> Probe:
         """Whether anybody answers only a load can tell: it asks."""

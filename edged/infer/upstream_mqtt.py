@@ -304,7 +304,7 @@ class MqttUpstream:
         self._down(f"{self._address.host}:{self._address.port} cannot be reached")
 
     def _disconnected(self, _client: paho.Client, _data: object, _flags: object, reason: Any, _more: object) -> None:
-        self._down(f"the connection ended: {reason}")
+        self._down(self._fault or f"the connection ended: {reason}")  # a refusal said more
 
     def _down(self, fault: str) -> None:
         with self._changed:
