@@ -172,6 +172,9 @@ class _Config:
 class _Builder:
     def __init__(self, world: TensorrtDouble, logger: ILogger) -> None:
         assert logger.made
+        if world.builder_error:
+            logger.log(Severity.ERROR, world.builder_error)
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._world = world
         self._logger = logger
         world.calls.append("Builder")
@@ -238,6 +241,10 @@ class _Runtime:
         world.calls.append("Runtime")
         if world.runtime_error:
             logger.log(Severity.ERROR, world.runtime_error)
+
+    def __del__(self) -> None:
+        if self._world.runtime_error:
+            self._world.calls.append("destroy")  # ends the process, as does whatever else is done with it
 
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
         self._world.calls.append("deserialize")
@@ -350,7 +357,7 @@ class TensorrtDouble:
         self.dla_cores = 0
         self.factor = 1
         self.parser_is_mute = self.refuses_shape = self.execute_fails = False
-        self.build_error = self.runtime_error = self.context_error = self.execute_error = ""
+        self.builder_error = self.build_error = self.runtime_error = self.context_error = self.execute_error = ""
         self.NetworkDefinitionCreationFlag = NetworkFlag10 if version.startswith("10.") else NetworkFlag11
         self.Builder = partial(_Builder, self)
         self.OnnxParser = partial(_Parser, self)

@@ -73,7 +73,10 @@ def build(
         ModelError: `unsupported`, `corrupt`, `incompatible`, `placement_rejected`, `prepare_failed`.
     """
     errors.take()
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # how the binding says that the library has made none
+        raise _not_built(errors.take() or str(error), path, dla) from error
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(data):

@@ -6,6 +6,7 @@ on hardware.
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
 from collections.abc import Callable
@@ -88,8 +89,9 @@ class Tensorrt:
             return
         data = model.read()
         timing_parts = {**parts, "onnx": "any"}
-        context = self._open(ready)
+        context = self._open(ready)  # now current: what the library makes is made for this device
         try:
+            self._make_runtime(ready)  # whether library, driver and device get on with one another
             logger = self._logger_for(ready.trt)
             timing = cache.read_timing(timing_parts)
             built = build(ready.trt, logger, self._errors, data, model.path, dla=ready.dla, timing=timing)
@@ -110,10 +112,9 @@ class Tensorrt:
         ready = self._ready(device)
         parts = _parts(ready, model.sha256)
         plan = cache.read(parts)
-        runtime = self._make_runtime(ready)
         context = self._open(ready)
         try:
-            return self._start(ready, context, runtime, plan, model, f"{self.name}:{device}")
+            return self._start(ready, context, plan, model, f"{self.name}:{device}")
         except CudaError as error:
             context.close()
             raise _load_error(str(error), model) from error
@@ -174,11 +175,12 @@ class Tensorrt:
         return self._logger
 
     def _make_runtime(self, ready: _Ready) -> Any:
-        """Raises ModelError when TensorRT complains: the object that it then makes ends the process when it is used."""
+        """Raises ModelError when TensorRT complains: what it makes all the same must not be touched."""
         logger = self._logger_for(ready.trt)
         self._errors.take()
         runtime = ready.trt.Runtime(logger)
-        if (said := self._errors.take()) or runtime is None:
+        if said := self._errors.take():
+            _never_destroy(runtime)
             raise ModelError(
                 "device_unavailable",
                 f"TensorRT {ready.trt.__version__} does not get on with the driver {ready.driver.version}: {said}",
@@ -198,10 +200,9 @@ class Tensorrt:
                 "device_unavailable", f"{ready.gpu.name} does not open: {error}", retryable=True
             ) from error
 
-    def _start(
-        self, ready: _Ready, context: CudaContext, runtime: Any, plan: bytes, model: ModelFile, rung: str
-    ) -> TensorrtModel:
+    def _start(self, ready: _Ready, context: CudaContext, plan: bytes, model: ModelFile, rung: str) -> TensorrtModel:
         """Raises CudaError, ModelError."""
+        runtime = self._make_runtime(ready)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             said = self._errors.take() or "it does not say why"
@@ -212,6 +213,11 @@ class Tensorrt:
             raise _load_error(self._errors.take(), model)
         inputs, outputs = bind(execution, context, info.inputs), bind(execution, context, info.outputs)
         return TensorrtModel(Loaded(runtime, engine, execution, inputs, outputs), context, self._errors, info)
+
+
+def _never_destroy(made: Any) -> None:
+    """An object that the library has made without a working driver ends the process when it is used or destroyed."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
 
 
 _INSTALL = "pip install 'edged[tensorrt]' (its libraries come from NVIDIA's index), on a Jetson the package of JetPack"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,21 @@ def test_devices_are_found_with_their_versions(tensorrt: Tensorrt, trt: Tensorrt
     assert tensorrt.probe("dla:1").devices[0][:3] == ("dla:1", "dla", "Test GPU 0")
 
 
+def test_a_builder_that_is_not_made_says_why(
+    tensorrt: Tensorrt, trt: TensorrtDouble, cuda: CudaDouble, file: ModelFile, options: LoadOptions
+) -> None:
+    trt.builder_error = "no room for a builder"
+    error = prepare_refusal(tensorrt, file, options)
+    assert (error.code, "no room" in error.message) == ("prepare_failed", True)
+    assert cuda.outstanding() == 0
+
+
 @pytest.mark.parametrize("device", ["gpu:2", "gpu:x", "cpu", "GPU", "dla", "dla:7", ""])
 def test_a_device_that_is_not_there_is_refused(
     tensorrt: Tensorrt, file: ModelFile, options: LoadOptions, device: str
 ) -> None:
     assert tensorrt.probe(device).code == "device_unavailable"
-    if not device.startswith("dla"):  # how many DLAs there are knows only the library
-        assert prepare_refusal(tensorrt, file, options, device).code == "device_unavailable"
+    assert prepare_refusal(tensorrt, file, options, device).code == "device_unavailable"
 
 
 @pytest.mark.parametrize("state", ["init", "none"])
@@ -157,13 +166,16 @@ def test_versions_that_are_not_known_are_refused(cuda: CudaDouble, version: str)
 def test_an_error_while_it_starts_is_the_last_moment_to_stop(
     tensorrt: Tensorrt, trt: TensorrtDouble, file: ModelFile, options: LoadOptions
 ) -> None:
-    """The library returns an object all the same, and using it is a segmentation fault."""
+    """The library returns an object all the same; using it is a segmentation fault, and so is its end."""
     tensorrt.prepare(file, "gpu", options)
     trt.runtime_error = "CUDA initialization failure with error: 35"
     error = load_refusal(tensorrt, file, options)
     assert (error.code, "error: 35" in error.message) == ("device_unavailable", True)
     assert tensorrt.probe("gpu").code == "device_unavailable"
-    assert "deserialize" not in trt.calls
+    assert prepare_refusal(tensorrt, file._replace(sha256="0" * 64), options).code in {"device_unavailable", "changed"}
+    del error
+    gc.collect()
+    assert not {"deserialize", "destroy"} & set(trt.calls)
 
 
 # building and keeping
@@ -173,7 +185,7 @@ def test_an_engine_is_built_once_and_serves(
     tensorrt: Tensorrt, trt: TensorrtDouble, cuda: CudaDouble, file: ModelFile, options: LoadOptions
 ) -> None:
     model = ready(tensorrt, file, options)
-    assert trt.calls == ["Builder", "timing 0", "build", "Runtime", "deserialize"]
+    assert trt.calls == ["Runtime", "Builder", "timing 0", "build", "Runtime", "deserialize"]
     ready(tensorrt, file, options).close()
     assert trt.calls.count("build") == 1
     assert model.info.runtime == "tensorrt:gpu"
