@@ -156,15 +156,19 @@ class OnnxRuntime:
             if refusal.code == "engine_stale" and cache is not None:
                 _forget(cache)
             raise refusal from error
-        nodes = _assigned(session)
+        try:
+            nodes, ports = _assigned(session), [session.get_inputs(), session.get_outputs()]
+            inputs, outputs = (tuple(_spec(model, node) for node in each) for each in ports)
+        except UnicodeDecodeError as error:  # the library takes names as they are; the binding cannot
+            raise ModelError("corrupt", f"{model.path} has a name that is no text: {error}") from error
         refuse_elsewhere(str(model.path), place.wanted, nodes)
         info = ModelInfo(
             model=model.model_id,
             version=model.version,
             sha256=model.sha256,
             runtime=f"onnxruntime:{device}",
-            inputs=tuple(_spec(model, node) for node in session.get_inputs()),
-            outputs=tuple(_spec(model, node) for node in session.get_outputs()),
+            inputs=inputs,
+            outputs=outputs,
             placement=count_by_provider(nodes),
         )
         return OrtModel(session, info, self._library.RunOptions())

@@ -20,10 +20,10 @@ from tests.unit.infer.models import sum_model
 
 # Raises where anything would leave the process, and says what was tried.
 GUARD = """
-import sys, time
+import sys
+PROCESSES = {"os.fork", "os.posix_spawn", "subprocess.Popen"}
 def guard(event, args):
-    if event in ("os.fork", "os.posix_spawn", "subprocess.Popen") or event.startswith(("socket.connect", "socket.getadd",
-            "socket.sendto", "urllib.")):
+    if event in PROCESSES or event.startswith(("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.")):
         print("tried", event, flush=True)
         raise RuntimeError("no traffic in a test")
 sys.addaudithook(guard)
@@ -33,22 +33,15 @@ sys.addaudithook(guard)
 class ForgedCore:
     """Finds other devices and compiles for the real processor; says that `placed` computes."""
 
-    def __init__(
-        self,
-        found: Sequence[str],
-        *,
-        placed: Sequence[str] = (),
-        failure: Exception | None = None,
-        name: str = "ACME 9",
-    ) -> None:
+    def __init__(self, found: Sequence[str], *, placed: Sequence[str] = (), failure: Exception | None = None) -> None:
         self.available_devices = list(found)
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self._placed, self._failure, self._name = list(placed), failure, name
+        self._placed, self._failure = list(placed), failure
 
     def get_property(self, device: str, name: str) -> str:
         if self._failure is not None:
             raise self._failure
-        return self._name
+        return "ACME 9"
 
     def compile_model(self, graph: Any, device: str, properties: dict[str, Any]) -> Any:
         self.asked.append((device, properties))
