@@ -18,7 +18,7 @@ import msgspec
 from edged.engine.compute import chain_report
 from edged.engine.stand_in import StandIn
 from edged.errors import InferenceError
-from edged.infer.notes import NotedOutputs
+from edged.infer.notes import BAD_IMAGE, Note, NotedOutputs
 from edged.messages import QUALITY_BAD, QUALITY_UNCERTAIN, ResultContext
 from edged.pipeline.postprocess import Answers
 from edged.policy.faults import fault_of
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from edged.engine.draft import Present
     from edged.infer.chain import Chain
     from edged.infer.lane import Done, LaneStats
-    from edged.infer.notes import Note
     from edged.infer.proof import Live
     from edged.messages import ModelInfo
     from edged.pipeline.alarm import AlarmBank
@@ -464,12 +463,19 @@ class Runner:
             for change in alarms.step(window[0], window[1], label, score, values):
                 self._present.on_alarm(self.name, change)
 
+    def _notes(self, outcome: Outcome, count: int) -> Sequence[Note]:
+        """What a model made of others tells about rows; nothing from any other one."""
+        if isinstance(outcome, NotedOutputs):
+            return outcome.notes
+        no_picture = self.parts.frames and isinstance(outcome, InferenceError) and outcome.code == BAD_IMAGE
+        return (Note(failed=BAD_IMAGE),) * count if no_picture else ()
+
     def _take_notes(self, notes: Sequence[Note], answers: Answers, ready: list[Ready]) -> None:
         """What the model told about single rows."""
         for row, (note, window) in enumerate(zip(notes, ready, strict=False)):
             if note.failed:
+                self.failed += answers.reasons[row] != (note.failed,)  # unless the whole call was counted
                 answers.spoil(row, note.failed)
-                self.failed += 1
                 if self.parts.frames and isinstance(window[2], bytes):
                     self._present.letter(note.failed, "the frame cannot be decoded", window[4], window[2])
             elif note.reasons:
@@ -510,7 +516,7 @@ class Runner:
         self.late += n if late else 0
         self.answered += n
         answers = self._answers(ready, outcome, unusable, info)
-        notes = outcome.notes if isinstance(outcome, NotedOutputs) else ()
+        notes = self._notes(outcome, n)
         self._take_notes(notes, answers, ready)
         if self.parts.alarms is not None:
             self._alarms(self.parts.alarms, ready, answers)

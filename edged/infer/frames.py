@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edged.errors import InferenceError, ModelError
-from edged.infer.notes import PLAIN, Note, NotedOutputs
+from edged.infer.notes import BAD_IMAGE, PLAIN, Note, NotedOutputs
 from edged.infer.pixels import BadFrame, FrameSpec, canvas_of, draw, require_decoder
 from edged.messages import TensorSpec
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 FRAMES = "frame"
 """The only input: an array of objects, the bytes of one frame each."""
-BAD_IMAGE = "bad_image"
 
 Finish = Callable[[Mapping[str, np.ndarray], np.ndarray], Mapping[str, np.ndarray]]
 """(outputs of the model, how each frame lies in its input as `Placed`) → outputs in terms of the frame."""
@@ -68,7 +67,7 @@ class FrameModel:
             placed.append(where)
             good.append(number)
         if not good:
-            raise InferenceError("bad_image", "no frame of the batch can be decoded")
+            raise InferenceError(BAD_IMAGE, "no frame of the batch can be decoded")
         outputs = self._inner.infer({self._input.name: np.stack(rows)}, deadline_s=deadline_s)
         if self._finish is not None:
             outputs = self._finish(outputs, np.array(placed, np.float64))

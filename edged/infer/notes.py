@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from edged.messages import ModelInfo
 
 
+BAD_IMAGE = "bad_image"
+
+
 class Note(NamedTuple):
     """Of one row. info: what computed it, None: the model itself. reasons: go into its `quality_reasons`.
 

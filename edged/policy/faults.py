@@ -30,6 +30,7 @@ class Fault(NamedTuple):
 FAULTS: Mapping[str, Fault] = {
     # of a call
     "invalid_input": Fault("request", "refuse", False, "the input does not fit the model"),
+    "bad_image": Fault("request", "refuse", False, "the frame cannot be decoded; no rung was asked"),
     "infer_failed": Fault("request", "retry", False, "the call failed for a reason that the library does not tell"),
     "out_of_memory": Fault("worker", "restart", True, "no memory for this call or this model"),
     "infer_timeout": Fault("worker", "restart", False, "no answer before the deadline: the process is ended"),
