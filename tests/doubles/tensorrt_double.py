@@ -11,12 +11,15 @@ import json
 from collections.abc import Sequence
 from enum import Enum, IntEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from tests.doubles.waiting import until
 
 
 class Severity(Enum):
@@ -191,6 +194,8 @@ class _Builder:
 
     def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
         self._world.calls.append("build")
+        if (gate := self._world.gate) is not None:
+            until(gate.exists, "the build may go on")
         if self._world.build_error:
             self._logger.log(Severity.ERROR, self._world.build_error)
             return None
@@ -355,6 +360,7 @@ class TensorrtDouble:
         self.on_host: set[str] = set()
         self.refuses_address: set[str] = set()
         self.dla_cores = 0
+        self.gate: Path | None = None
         self.factor = 1
         self.parser_is_mute = self.refuses_shape = self.execute_fails = False
         self.builder_error = self.build_error = self.runtime_error = self.context_error = self.execute_error = ""
