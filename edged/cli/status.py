@@ -119,12 +119,21 @@ def describe(document: Mapping[str, object]) -> Iterator[str]:
         if isinstance(pipeline, Mapping):
             counts = ", ".join(f"{pipeline.get(key, 0)} {key}" for key in ("answered", "failed", "waiting"))
             yield f"pipeline  {name}: {pipeline.get('runtime') or 'nothing'} serves, {counts}"
+            yield from _rungs(pipeline.get("chain"))
     store = _table(document, "store")
     if store:
         trouble = f", trouble: {store['trouble']}" if store.get("trouble") else ""
         days = store.get("days_of_room")
         room = f", room for {days:.1f} days at today's rate" if isinstance(days, (int, float)) else ""
         yield f"store     {_mb(store.get('file_bytes'))} of {_mb(store.get('budget_bytes'))} MB{room}{trouble}"
+
+
+def _rungs(chain: object) -> Iterator[str]:
+    """Every runtime of a chain that has several, and what is wrong with it."""
+    rungs = [rung for rung in chain if isinstance(rung, Mapping)] if isinstance(chain, list) else []
+    for rung in rungs if len(rungs) > 1 or any(rung.get("code") for rung in rungs) else ():
+        trouble = f": {rung['code']}: {rung.get('detail')}" if rung.get("code") else ""
+        yield f"  rung    {rung.get('rung')} {rung.get('state')}{trouble}"
 
 
 def _home(sync: Mapping[str, object]) -> Iterator[str]:

@@ -111,7 +111,7 @@ class ChainModel:
 
     def _ask(self, live: Live, batch: Batch, deadline_s: float) -> Batch | InferenceError:
         if not live.probing.acquire(blocking=False) and not live.probing.acquire(timeout=deadline_s):
-            return InferenceError("infer_timeout", f"{live.rung}: still being probed after {deadline_s} s")
+            return InferenceError("device_busy", f"{live.rung}: still being probed after {deadline_s} s")
         self.calling = live
         try:
             return live.model.infer(batch, deadline_s=deadline_s)
