@@ -25,7 +25,7 @@ class Compute:
     def __init__(self, modes: ModeKeeper, metrics: Metrics, log: Log) -> None:
         self._modes = modes
         self._log = log
-        self._switches = metrics.counter(
+        self.switches = metrics.counter(
             "edged_runtime_switches", "From one runtime of a chain to another", "pipeline", "from", "to", "reason"
         )
         self._told: dict[str, dict[tuple[str, str], str]] = {}
@@ -43,7 +43,7 @@ class Compute:
         if chain is None:
             return
         for switch in chain.take_switches():
-            self._switches.at(runner.name, switch.before or NOBODY, switch.after or NOBODY, switch.code).value += 1
+            self.switches.at(runner.name, switch.before or NOBODY, switch.after or NOBODY, switch.code).value += 1
             tell = self._log.warning if fault_of(switch.code).alarm else self._log.info
             tell(
                 "runtime_switched", pipeline=runner.name, before=switch.before or NOBODY,
