@@ -21,6 +21,7 @@ from edged.errors import ConfigError, EdgedError, ExitCode
 VERBS = {
     "run": "Run the daemon in the foreground.",
     "check": "Check the configuration and list every problem.",
+    "doctor": "Say which class of hardware fits this box, what it can run, and what is in the way.",
     "schema": "Print the JSON Schema of the configuration.",
     "status": "Show what the running daemon is doing.",
     "store": "Look into the store, and carry it home on a stick: stats, verify, export.",

@@ -70,7 +70,8 @@ _RUNGS = """
 ## The rungs of a chain
 
 Each `runtime:device` of a pipeline's chain is a rung. The best that is ready serves; one that fails is left at once,
-and returns only after good probes over a holding time ([how](adr/0020-an-accelerator-is-a-model-whose-process-may-die.md)).
+and returns only after good probes over a holding time
+([how](adr/0020-an-accelerator-is-a-model-whose-process-may-die.md)).
 
 | state of a rung | means |
 |---|---|

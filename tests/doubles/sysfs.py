@@ -77,6 +77,22 @@ class Box:
         self.write(f"{gpu}/cur_freq", hertz).write(f"{gpu}/max_freq", most)
         return self.write(f"{gpu}/device/load", load)
 
+    def processor(self, name: str, *words: str, cores: int = 4, arm: bool = False) -> Self:
+        """/proc/cpuinfo with the instructions given."""
+        block = "processor\t: {}\n" + ("" if arm else f"model name\t: {name}\n")
+        block += f"{'Features' if arm else 'flags'}\t\t: fpu {' '.join(words)}\n"
+        tail = f"\nModel\t\t: {name}\n" if arm else ""
+        return self.write("proc/cpuinfo", "\n".join(block.format(core) for core in range(cores)) + tail)
+
+    def pci(self, slot: str, vendor: int, device: int, base_class: int, driver: str = "") -> Self:
+        """A device of PCI; base_class 0x03 is a display, 0x12 an accelerator."""
+        folder = f"sys/bus/pci/devices/{slot}"
+        self.write(f"{folder}/vendor", f"0x{vendor:04x}").write(f"{folder}/device", f"0x{device:04x}")
+        self.write(f"{folder}/class", f"0x{base_class:02x}0000")
+        if driver:
+            (self.root / folder / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
+        return self
+
     def stalls(self, resource: str, some: Number, full: Number | None = None) -> Self:
         """Percent of the last 10 s; `full` None: a kernel that has no such line."""
         lines = [f"some avg10={some} avg60=0.00 avg300=0.00 total=1234"]
