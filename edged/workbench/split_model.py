@@ -13,6 +13,7 @@ from edged.errors import ModelError
 from edged.infer.registry import find_runtime
 from edged.infer.runtime import LoadOptions
 from edged.infer.warmup import probe_inputs
+from edged.sync.inference import ITEM_BYTES
 from edged.workbench import rungs
 from edged.workbench.arrays import Dataset, model_inputs
 from edged.workbench.onnx_model import first_line, onnx_library, parse
@@ -28,7 +29,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Cuttable:
-    """An ONNX model, parsed, with shapes inferred. `scratch`: a folder for halves.
+    """An ONNX model, parsed, with shapes inferred. `scratch`: a folder for halves. `points`: where it can be cut.
 
     Raises:
         Unfit: as `rungs.open_file` and `parse`; `not_onnx`.
@@ -51,7 +52,15 @@ class Cuttable:
         self._onnx = onnx
         self._proto = proto
         self._scratch = scratch
-        self.points = cut_points(nodes_of(proto.graph), self.inputs, self.outputs)
+        kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
+        self.points = tuple(
+            point
+            for point in cut_points(nodes_of(proto.graph), self.inputs, self.outputs)
+            if self._travels(kinds.get(point.tensor, onnx.TensorProto.FLOAT))
+        )
+
+    def _travels(self, kind: int) -> bool:
+        return str(self._onnx.helper.tensor_dtype_to_np_dtype(kind)) in ITEM_BYTES
 
     def whole(self, threads: int = 1) -> Model:
         return load(self.file, threads)

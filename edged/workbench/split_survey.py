@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from edged import __version__
-from edged.sync.inference import FLOATS, ITEM_BYTES
+from edged.sync.inference import FLOATS
 from edged.sync.tensors import to_packed
 from edged.workbench import rungs
 from edged.workbench.arrays import read_npz
@@ -144,9 +144,6 @@ def survey(model: Path, data: Path | None, line: Line, *, cpu_ns: Callable[[], i
         measured, notes = [], []
         for at, point in enumerate(points):
             size = sizes[point.tensor]
-            if size is None:
-                notes.append(f"{point.tensor} is no tensor of numbers")
-                continue
             try:
                 head_bytes, head_ms = _head(cuttable, at, point, samples[0], cpu_ns)
             except Unfit as error:
@@ -177,20 +174,17 @@ def _chosen(points: Sequence[CutPoint]) -> tuple[list[CutPoint], int]:
     return [points[place] for place in places], len(points) - MOST_POINTS
 
 
-def _size(arrays: Sequence[np.ndarray], real: bool) -> Size | None:
-    """Of one tensor over the samples; None for what does not travel. What is not finite travels as it is."""
+def _size(arrays: Sequence[np.ndarray], real: bool) -> Size:
+    """Of one tensor over the samples. What is not finite travels as it is."""
     first = arrays[0]
-    if str(first.dtype) not in ITEM_BYTES:
-        return None
     finite = all(np.isfinite(array).all() for array in arrays)
     u8_bytes = first.size if str(first.dtype) in FLOATS and finite else first.nbytes
     sent = [to_packed("x", array, u8=finite).header.bytes for array in arrays] if real else [u8_bytes]
     return Size(first.nbytes, u8_bytes, float(np.mean(sent)))
 
 
-def _sum(sizes: Sequence[Size | None]) -> Size:
-    known = [size for size in sizes if size is not None]
-    return Size(*(sum(column) for column in zip(*known, strict=True))) if known else Size(0, 0, 0.0)
+def _sum(sizes: Sequence[Size]) -> Size:
+    return Size(*(sum(column) for column in zip(*sizes, strict=True)))
 
 
 def _head(
