@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Outcome = Mapping[str, np.ndarray] | InferenceError
 
 READY_LIMIT = 4096  # windows waiting for a lane in memory; beyond it events wait in the store
-FRAMES_LIMIT_BYTES = 64 * 1024 * 1024  # of frames of policy `latest` that wait; beyond it the oldest are skipped
+FRAMES_LIMIT_BYTES = 64 * 1024 * 1024
 FLAG_TS_ARRIVAL = 1
 FLAG_RETAINED = 2
 
@@ -91,6 +91,7 @@ class RunnerParts(NamedTuple):
     model takes, where events of other lengths may come. rates_hz: most calls a second by rung, for `latest` inputs.
     frames: events are pictures; the store has their pixels only where every one counts.
     ready_limit: windows that wait for a lane in memory; the catch-up feeds again below a quarter of it.
+    frames_bytes: of frames of policy `latest` that wait; beyond it the oldest are skipped.
     """
 
     name: str
@@ -115,6 +116,7 @@ class RunnerParts(NamedTuple):
     rates_hz: Mapping[str, float] = MappingProxyType({})
     frames: bool = False
     ready_limit: int = READY_LIMIT
+    frames_bytes: int = FRAMES_LIMIT_BYTES
 
 
 class Job(NamedTuple):
@@ -360,7 +362,7 @@ class Runner:
             self._ready = sorted(newest.values(), key=itemgetter(-1))  # `done` looks at the first one
         if self.parts.frames:
             size_bytes = sum(len(window[2]) for window in self._ready)
-            while size_bytes > FRAMES_LIMIT_BYTES:
+            while size_bytes > self.parts.frames_bytes:
                 window = self._ready.pop(0)
                 size_bytes -= len(window[2])
                 self.skip(window[-1], "memory")

@@ -7,6 +7,7 @@ import json
 import struct
 from base64 import b64encode
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,9 +21,9 @@ from edged.ingest.image_header import Header, read_header
 TOPIC = "cam/gate/1700000000000/17/b1"
 
 
-def picture(kind: str = "JPEG", size: tuple[int, int] = (30, 20), **more: object) -> bytes:
+def picture(kind: str = "JPEG", size: tuple[int, int] = (30, 20), **more: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size, (200, 10, 10)).save(buffer, kind, **more)  # type: ignore[arg-type]
+    Image.new("RGB", size, (200, 10, 10)).save(buffer, kind, **more)
     return buffer.getvalue()
 
 
@@ -33,7 +34,7 @@ def refusal(source: ImageSource, payload: bytes, topic: str = TOPIC) -> str:
 
 
 @pytest.mark.parametrize("more", [{}, {"progressive": True}, {"exif": b"Exif\0\0" + b"\xff\xd9" * 40}])
-def test_the_size_of_a_jpeg_is_read_from_its_header_whatever_stands_before_it(more: dict[str, object]) -> None:
+def test_the_size_of_a_jpeg_is_read_from_its_header_whatever_stands_before_it(more: dict[str, Any]) -> None:
     assert read_header(picture(**more)) == Header("jpeg", 30, 20)
 
 
@@ -92,7 +93,7 @@ def test_raw_pixels_are_taken_when_there_are_as_many_as_declared() -> None:
     assert refusal(source, bytes(23)) == "wrong_length"
 
 
-def _events(source: ImageSource, payload: bytes) -> list[tuple[object, ...]]:
+def _events(source: ImageSource, payload: bytes) -> list[tuple[Any, ...]]:
     return [parsed for parsed in source.parse(TOPIC, payload) if not isinstance(parsed, Refused)]
 
 
