@@ -11,7 +11,9 @@ compile() {
         --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$@"
 }
 compile requirements/build.in --output-file requirements/build.txt
-compile pyproject.toml --all-extras --constraint requirements/build.txt --output-file requirements/lock.txt
+# Not all extras: `cuda` overwrites `cpu`, and what installs TensorRT fetches the rest from elsewhere. `dev` names those that are tested.
+compile pyproject.toml --extra dev --constraint requirements/build.txt --output-file requirements/lock.txt
 compile pyproject.toml --extra cpu --extra tools --extra stick --constraint requirements/lock.txt --output-file requirements/gateway.txt
 compile pyproject.toml --extra hub --constraint requirements/lock.txt --output-file requirements/hub.txt
+compile pyproject.toml --extra cuda --extra tools --extra stick --constraint requirements/lock.txt --output-file requirements/gateway-cuda.txt
 grep -c '==' requirements/lock.txt | xargs printf 'lock: %s packages in requirements/lock.txt\n'
