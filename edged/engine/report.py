@@ -68,9 +68,13 @@ class Report:
             "latency_ms": parts.metrics.latencies_ms(),
             **self._sync(),
             "host": self._sections.host(),
-            "pressure": self._sections.pressure(),
-            "device": self._sections.device(),
+            **self._governed(),
         }
+
+    def _governed(self) -> dict[str, object]:
+        """Level and facts of the governor, and the numbers behind them: only where there is one."""
+        pressure = self._sections.pressure()
+        return {"pressure": pressure, "device": self._sections.device()} if pressure else {}
 
     def _sync(self) -> dict[str, object]:
         """The way home: only where there is one."""

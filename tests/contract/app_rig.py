@@ -14,8 +14,10 @@ from edged.config import Config, load
 from edged.demo.plant import FIELDS
 from edged.demo.train import MODELS
 from edged.ops.logs import Log
+from edged.ops.sensors.report import read_devices
 from tests.doubles.clock import FakeClock
 from tests.doubles.link import LoopLink
+from tests.doubles.sysfs import Box
 
 _CONFIG = """\
 [gateway]
@@ -75,6 +77,10 @@ class AppRig:
         self.app.upkeep.tick()
         await self.app.engine.settled()
 
+    async def look_at_devices(self) -> None:
+        """Let the governor take one sample of the box, which has one thermal zone."""
+        self.app.governing.take(await asyncio.to_thread(read_devices, self.app.sensors_root))
+
     async def look_at_host(self) -> None:
         """Let the daemon read what it tells about its host and its store, once."""
         tasks = dict(self.app.tasks())
@@ -92,7 +98,10 @@ async def running(folder: Path, *, broken: bool = False, homeward: bool = False)
     """With the `configuration` above, connected to a broker that grants everything."""
     config = await asyncio.to_thread(configuration, folder, broken=broken, homeward=homeward)
     clock = FakeClock()
-    app = await build(config, clock=clock, log=Log(clock, write=lambda _line: None, journal=False))
+    box = Box(folder / "box").zone(0, "cpu", 45, ("passive", 85), ("critical", 100))
+    app = await build(
+        config, clock=clock, log=Log(clock, write=lambda _line: None, journal=False), sensors_root=box.root
+    )
     try:
         rig = AppRig(app, clock)
         rig.link.up()

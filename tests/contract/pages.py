@@ -208,6 +208,8 @@ async def metrics_page() -> str:
             await rig.app.serve_status()
             rig.app.homeward.on_status(msgspec.structs.asdict(_UPLINK))
             await rig.look_at_host()
+            await rig.look_at_devices()
+            rig.app.engine.parts.meta.ledger.omissions("anomaly")["slowed"] = 1
             await rig.events(3)
             await rig.events(1, first=9)
             rig.link.arrive("in/pump-1", b"{")

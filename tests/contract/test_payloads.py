@@ -59,6 +59,7 @@ async def test_the_status_document_is_as_promised_connected_or_not(tmp_path: Pat
     async with running(tmp_path, homeward=homeward) as rig:
         await rig.events(3)
         await rig.look_at_host()
+        await rig.look_at_devices()
         up = msgspec.json.encode(rig.app.report.status())
         rig.link.down()
         down = msgspec.json.encode(rig.app.report.status())
