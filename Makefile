@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults accelerator-faults evidence demo bench bench-sync bench-store wheel install install-hub lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults accelerator-faults evidence demo bench bench-sync bench-store bench-hosting wheel install install-hub lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,8 +75,8 @@ accelerator-faults: setup ## 200 deaths, hangs and returns of an accelerator und
 evidence: setup ## run every command of docs/evidence.md and write what it showed into the page
 	@$(BIN)/python scripts/evidence.py --write
 
-demo: setup ## a plant, a broker, the daemon and a SCADA view (SECONDS=30 ends by itself, CHAOS=1 breaks things)
-	@$(BIN)/edged demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CHAOS),--chaos)
+demo: setup ## a plant, a broker, the daemon and a SCADA view (SECONDS=30 ends by itself, CHAOS=1 breaks things, ACCELERATOR=1 kills the accelerator)
+	@$(BIN)/edged demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CHAOS),--chaos) $(if $(ACCELERATOR),--accelerator)
 
 bench: setup ## the figures against C, Node-RED and a naive daemon (QUICK=1: within five minutes)
 	@$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick)
@@ -86,6 +86,9 @@ bench-sync: setup ## the figures of the way home: drain, alarms and live results
 
 bench-store: setup ## the figures of the store: insert rate with 10 million unsent rows, stalls while it gives space back, ageing
 	@set -e; for figure in growth drain pressure; do $(BIN)/python -m benchmarks.store_retention $$figure; done
+
+bench-hosting: setup ## models in a process of their own: the hand-over, how soon a hang and a crash are noticed, memory
+	@$(BIN)/python -m benchmarks.handoff
 
 wheel: setup ## dist/edged-*.whl
 	@rm -rf dist

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-P", "-m", "edged.infer.hosting.worker")
 STDERR_BYTES = 4096
-_EXIT_TOLD_S = 0.01  # from the end of the socket to the exit status: the crash must be noticed within 20 ms
+_EXIT_TOLD_S = 0.006  # from the end of the socket to the exit status: the crash must be noticed within 20 ms
 _ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",
     # Libraries that start a thread per processor just because they are imported; sessions get theirs by LoadOptions.

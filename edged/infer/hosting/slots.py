@@ -44,6 +44,8 @@ class Slot:
         self._layout: tuple[object, ...] = ()
         self._places: tuple[Place, ...] = ()
         self._views: list[np.ndarray] = []
+        self._seen: tuple[Place, ...] = ()
+        self._seen_views: dict[str, np.ndarray] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -63,13 +65,16 @@ class Slot:
         """The arrays at `places`, without a copy: valid until the writer writes again. Raises SlotError."""
         return {place.name: self._view(place) for place in places}
 
-    def copies(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
-        return {place.name: self._view(place).copy() for place in places}
+    def copies(self, places: tuple[Place, ...]) -> dict[str, np.ndarray]:
+        """The arrays at `places`, the caller's own."""
+        if places != self._seen:  # they are the same for every batch of one shape
+            self._seen_views = {place.name: self._view(place) for place in places}
+            self._seen = places
+        return {name: view.copy() for name, view in self._seen_views.items()}
 
     def close(self) -> None:
         """Give the memory back as soon as no view of it is left."""
-        self._views = []
-        self._places = ()
+        self._forget()
         try:
             self._memory.close()
         except BufferError:  # somebody still looks at an array: it goes with the last of these
@@ -116,8 +121,12 @@ class Slot:
         self._map(size)
 
     def _map(self, size: int) -> None:
-        self._views, self._places = [], ()
+        self._forget()
         self._memory = mmap.mmap(self._descriptor, size)  # the old one goes with the last view of it
+
+    def _forget(self) -> None:
+        self._views, self._places = [], ()
+        self._seen, self._seen_views = (), {}
 
 
 def new_slot_memory(name: str, most_bytes: int) -> int:

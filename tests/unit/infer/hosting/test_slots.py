@@ -108,7 +108,7 @@ def test_what_no_model_takes_is_refused(sides: tuple[Slot, Slot], array: np.ndar
 )
 def test_a_forged_place_is_refused(sides: tuple[Slot, Slot], place: Place) -> None:
     with pytest.raises(SlotError):
-        sides[1].copies([place])
+        sides[1].copies((place,))
 
 
 def test_memory_that_the_other_side_made_larger_than_allowed_is_refused() -> None:
