@@ -49,6 +49,11 @@ class Child:
                 process_group=0,  # a Ctrl-C at the terminal is for the demo alone, which ends things in order
             )
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now, or ran last."""
+        return self._process.pid if self._process is not None else None
+
     def ended(self) -> int | None:
         """Exit status, or None while it runs."""
         return self._process.poll() if self._process is not None else None

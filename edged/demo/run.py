@@ -8,10 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from edged.demo import accelerator
 from edged.demo.broker import start_broker
 from edged.demo.chaos import Chaos
 from edged.demo.facts import make_facts
@@ -43,6 +45,7 @@ class Options(NamedTuple):
     keep: Path | None
     online_s: float = 30.0  # starting Python, loading models and opening a store on a slow machine
     hub: Sequence[str] = ()  # command of edged-hub; without one no row goes anywhere
+    accelerator: bool = False
     drain_s: float = 45.0  # a long wait between two attempts to reconnect, and the work after it
 
 
@@ -65,7 +68,8 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         config = folder / "edged.toml"
         port = proxy.port if proxy is not None else broker_port
         upstream_port = centre.line.port if centre is not None else None
-        text = config_toml(port=port, state_dir=folder / "state", upstream_port=upstream_port)
+        chain = accelerator.CHAIN if options.accelerator else accelerator.CHAIN[-1:]
+        text = config_toml(port=port, state_dir=folder / "state", upstream_port=upstream_port, chain=chain)
         config.write_text(text, encoding="utf-8")
         edged = stack.enter_context(Child("edged", [*daemon, "run", "--config", str(config)], folder / "edged.log"))
         data = make_facts()
@@ -80,6 +84,9 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
         session.begin(options.seconds)
         if proxy is not None:
             session.chaos = Chaos(proxy, edged, start_ns=clock.mono_ns(), seconds=options.seconds)
+        if options.accelerator:
+            kill = partial(_kill_accelerator, edged)
+            session.accelerator = accelerator.Accelerator(kill, start_ns=clock.mono_ns(), seconds=options.seconds)
         if centre is not None:
             session.line = Line(centre.line, start_ns=clock.mono_ns(), seconds=options.seconds)
         session.watch()
@@ -90,6 +97,10 @@ def play(options: Options, *, clock: Clock, daemon: Sequence[str], show: Show) -
             lambda: ask_ledger(daemon, config),
             lambda: ask_hub(options.hub, centre.config) if centre is not None else None,
         )
+
+
+def _kill_accelerator(edged: Child) -> int:
+    return accelerator.kill_workers(edged.pid) if edged.pid is not None else 0
 
 
 class Centre(NamedTuple):

@@ -44,6 +44,9 @@ class Picture:
     devices: dict[str, Device] = field(default_factory=dict)
     health: Mapping[str, Any] = field(default_factory=dict)
     last_result_ns: int = 0
+    runtime: str = ""
+    """What computed the newest result, and whether it says that something is not as configured."""
+    degraded: bool = False
     alarms_raised: int = 0
     gaps: int = 0
     missing_events: int = 0
@@ -82,6 +85,7 @@ class Picture:
             device.label, device.label_score = body["label"], body["score"]
         else:
             device.anomaly = body["score"]
+        self.runtime, self.degraded = str(body.get("runtime", "")), bool(body.get("degraded"))
         self.made = max(self.made, int(body.get("seq") or 0))
         self.last_result_ns = at_ns
         return seen

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from queue import Empty
 from typing import Any
 
+from edged.demo.accelerator import Accelerator
 from edged.demo.accounting import Accounts
 from edged.demo.chaos import Chaos
 from edged.demo.facts import Acknowledged, Broken, Facts, Heard, Published
@@ -41,6 +42,7 @@ class Session:
         self._start_ns = self._clock.mono_ns()
         self.chaos: Chaos | None = None
         self.line: Line | None = None
+        self.accelerator: Accelerator | None = None
 
     def wait_until_online(self, within_s: float) -> None:
         """The plant must not start before the daemon has subscribed: what comes earlier nobody owes an answer."""
@@ -109,6 +111,7 @@ class Session:
             damages=self.chaos.report() if self.chaos is not None else (),
             daemon_exit=status,
             centre=Centre(self._picture.made, ask_hub(), self.line.cut_s) if self.line is not None else None,
+            outages=self.accelerator.outages if self.accelerator is not None else None,
         )
 
     def _turn(self) -> None:
@@ -120,6 +123,8 @@ class Session:
                 )
         if self.line is not None:
             self.line.tick(self._clock.mono_ns())
+        if self.accelerator is not None and self._phase == "running":
+            self.accelerator.tick(self._clock.mono_ns())
         if self.chaos is not None:
             self.chaos.tick(
                 self._clock.mono_ns(),
@@ -142,12 +147,21 @@ class Session:
                     seen = self._picture.hear(fact)
                     if seen is not None:
                         self._accounts.result(seen)
+                    if self.accelerator is not None:
+                        self._watch_accelerator(self.accelerator, fact, is_result=seen is not None)
                 case Published():
                     self._accounts.published(fact.device, fact.seq, fact.at_ns)
                 case Acknowledged():
                     self._accounts.acknowledged(fact.device, fact.seq, fact.at_ns)
                 case Broken():
                     raise DemoError(f"{fact.what}; the broker's log ends with:\n{self._broker.log_tail()}")
+
+    def _watch_accelerator(self, accelerator: Accelerator, fact: Heard, *, is_result: bool) -> None:
+        picture = self._picture
+        if is_result:
+            accelerator.result(picture.runtime, picture.degraded, fact.at_ns)
+        elif fact.topic.endswith("/mode"):
+            accelerator.reasons(picture.reasons, fact.at_ns)
 
     def _elapsed_s(self) -> float:
         return (self._clock.mono_ns() - self._start_ns) / 1e9
@@ -163,4 +177,5 @@ class Session:
             damages=self.chaos.damages if self.chaos is not None else (),
             phase=self._phase,
             line=None if self.line is None else "cut" if self.line.cut else "open",
+            outages=self.accelerator.outages if self.accelerator is not None else None,
         )

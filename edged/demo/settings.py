@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edged.demo.accounting import Owing
@@ -39,7 +40,7 @@ fields = [{fields}]
 window = 1
 [pipeline.model]
 path = "{models}/anomaly.onnx"
-chain = ["onnxruntime:cpu"]
+chain = [{chain}]
 [pipeline.output]
 kind = "anomaly"
 threshold = 1.0
@@ -56,7 +57,7 @@ window = {window}
 stride = {stride}
 [pipeline.model]
 path = "{models}/condition.onnx"
-chain = ["onnxruntime:cpu"]
+chain = [{chain}]
 [pipeline.output]
 kind = "classification"
 labels = [{labels}]
@@ -79,7 +80,14 @@ health_interval_s = 10
 """
 
 
-def config_toml(*, port: int, state_dir: Path, models: Path = MODELS, upstream_port: int | None = None) -> str:
+def config_toml(
+    *,
+    port: int,
+    state_dir: Path,
+    models: Path = MODELS,
+    upstream_port: int | None = None,
+    chain: Sequence[str] = ("onnxruntime:cpu",),
+) -> str:
     """edged.toml for a broker at `port` of this machine; rows go home by `upstream_port`, or not at all."""
     return _TEMPLATE.format(
         upstream=_UPSTREAM.format(port=upstream_port) if upstream_port is not None else "",
@@ -92,6 +100,7 @@ def config_toml(*, port: int, state_dir: Path, models: Path = MODELS, upstream_p
         condition=CONDITION.name,
         fields=", ".join(f'"{name}"' for name in FIELDS),
         labels=", ".join(f'"{name}"' for name in LABELS),
+        chain=", ".join(f'"{rung}"' for rung in chain),
         window=WINDOW,
         stride=STRIDE,
     )

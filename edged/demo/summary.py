@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from edged.demo.accelerator import RETURN_S, Outage
 from edged.demo.accounting import Tally
 from edged.demo.chaos import Damage
 from edged.demo.hub import HubBooks
@@ -34,12 +35,20 @@ class Summary(NamedTuple):
     damages: Sequence[Damage]
     daemon_exit: int | None
     centre: Centre | None = None
+    outages: Sequence[Outage] | None = None
 
     @property
     def kept_its_promise(self) -> bool:
         """Nothing lost, nothing twice, everything at home, and something happened at all."""
         whole = self.tally.events > 0 and self.tally.lost == 0 and self.tally.duplicates == 0
-        return whole and (self.centre is None or self.centre.complete)
+        return whole and (self.centre is None or self.centre.complete) and self._fell_and_returned()
+
+    def _fell_and_returned(self) -> bool:
+        """The accelerator died and came back in the open; what the end cut short counts as far as it went."""
+        if self.outages is None:
+            return True
+        in_time = [outage for outage in self.outages if self.seconds - outage.at_s >= RETURN_S]
+        return all(outage.honest for outage in self.outages) and all(outage.complete for outage in in_time)
 
 
 def facts(summary: Summary) -> dict[str, Any]:
@@ -66,6 +75,7 @@ def facts(summary: Summary) -> dict[str, Any]:
         "mode": picture.mode,
         "ledger": dict(summary.ledger),
         "chaos": [damage._asdict() for damage in summary.damages],
+        "accelerator": [outage._asdict() for outage in summary.outages] if summary.outages is not None else None,
         "daemon_exit": summary.daemon_exit,
         "home": _home(summary.centre) if summary.centre is not None else None,
     }
@@ -93,6 +103,7 @@ def sentences(summary: Summary) -> list[str]:
     lines.append(f"SCADA saw {picture.alarms_raised} alarms, {picture.gaps} gaps, mode {picture.mode}.")
     if summary.centre is not None:
         lines.append(_home_sentence(summary.centre))
+    lines.extend(outage_sentence(outage) for outage in summary.outages or ())
     lines.extend(damage_sentence(damage) for damage in summary.damages)
     lines.append("Nothing was lost." if summary.kept_its_promise else "THE PROMISE WAS BROKEN: see the figures above.")
     return lines
@@ -117,6 +128,18 @@ def damage_sentence(damage: Damage) -> str:
     if damage.recovered_s is None:
         return f"At {damage.at_s:.1f} s: {what}; not recovered when the demo ended."
     return f"At {damage.at_s:.1f} s: {what}; {damage.recovered_s:.1f} s later every result owed had arrived."
+
+
+def outage_sentence(outage: Outage) -> str:
+    text = f"At {outage.at_s:.1f} s: the accelerator's process killed with -9"
+    if outage.fallback_s is None:
+        return f"{text}; nobody answered in its place."
+    text += f"; {outage.fallback_s * 1000:.0f} ms later the processor answered, {outage.results} results in all"
+    text += ", each marked degraded" if outage.honest else f", ONLY {outage.degraded} OF THEM MARKED DEGRADED"
+    if outage.return_s is None:
+        return f"{text}; it has not come back yet."
+    text += f"; the accelerator serves again after {outage.return_s:.1f} s"
+    return f"{text}, the reason left the mode after {outage.ended_s:.1f} s." if outage.ended_s else f"{text}."
 
 
 def _rounded(value: float | None) -> float | None:

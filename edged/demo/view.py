@@ -10,10 +10,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from edged.demo.accelerator import Outage
 from edged.demo.accounting import Tally, percentile
 from edged.demo.chaos import Damage
 from edged.demo.scada import Device, Picture
-from edged.demo.summary import damage_sentence
+from edged.demo.summary import damage_sentence, outage_sentence
 
 _BAR_WIDTH = 20
 _HOME_WIDTH = 40
@@ -35,6 +36,8 @@ class Screen(NamedTuple):
     phase: str
     line: str | None = None
     """State of the line to the hub: open or cut; None without one."""
+    outages: Sequence[Outage] | None = None
+    """Deaths of the accelerator; None without one."""
 
 
 def plain(screen: Screen) -> str:
@@ -44,9 +47,10 @@ def plain(screen: Screen) -> str:
     alarms = sum(len(device.alarms) for device in picture.devices.values())
     doing = f" | {screen.doing}" if screen.doing else ""
     home = f"  home {picture.home} of {picture.made}, line {screen.line}" if screen.line else ""
+    by = f"  by {picture.runtime}{' (degraded)' if picture.degraded else ''}" if screen.outages is not None else ""
     return (
         f"{screen.elapsed_s:6.1f} s  {picture.state}/{picture.mode}  events {tally.events}  results {tally.results}  "
-        f"owed {tally.lost}  duplicates {tally.duplicates}  p50 {p50} p99 {p99} ms  alarms {alarms}{home}  "
+        f"owed {tally.lost}  duplicates {tally.duplicates}  p50 {p50} p99 {p99} ms  alarms {alarms}{home}{by}  "
         f"{screen.phase}{doing}"
     )
 
@@ -56,6 +60,8 @@ def render(screen: Screen) -> RenderableType:
     parts: list[RenderableType] = [_head(screen), _pumps(screen.picture), _figures(screen)]
     if screen.line:
         parts.append(_way_home(screen))
+    if screen.outages is not None:
+        parts.append(_accelerator(screen, screen.outages))
     if screen.doing or screen.damages:
         parts.append(_chaos(screen))
     return Group(*parts)
@@ -139,6 +145,18 @@ def _way_home(screen: Screen) -> RenderableType:
     line.append(f"   made {picture.made}, home {picture.home}, ")
     line.append(f"waiting in the store {waiting}", _WARN if waiting else _GOOD)
     return Panel(line, title="The way home", title_align="left")
+
+
+def _accelerator(screen: Screen, outages: Sequence[Outage]) -> RenderableType:
+    """Who computes, and what became of the deaths."""
+    line = Text("computed by ")
+    line.append(screen.picture.runtime or "nobody yet", _WARN if screen.picture.degraded else _GOOD)
+    if screen.picture.degraded:
+        line.append("   degraded", _WARN)
+    return Panel(
+        Group(line, *(Text(outage_sentence(outage), _DIM) for outage in outages[-3:])),
+        title="The accelerator, a stand-in", title_align="left",
+    )  # fmt: skip
 
 
 def _owed(tally: Tally) -> Text:
