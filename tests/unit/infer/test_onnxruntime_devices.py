@@ -327,8 +327,7 @@ def test_on_a_machine_without_it_every_other_device_is_refused_and_none_becomes_
     file = open_model(unary(tmp_path / "m.onnx", "Abs"), allow_unsigned=True)
     probe = runtime.probe(device)
     if probe.usable:
-        assert runtime.load(file, device, LoadOptions()).info.placement[0][0] != CPU
-        return
+        pytest.skip(f"onnxruntime:{device} is usable here")
     with pytest.raises(ModelError) as caught:
         runtime.load(file, device, LoadOptions())
     assert caught.value.code == probe.code
