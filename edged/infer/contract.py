@@ -57,9 +57,12 @@ class Subject(NamedTuple):
         return opened.form_for(self.runtime.abilities(self.device).formats)
 
     def load(self, file: ModelFile | None = None, device: str | None = None) -> Model:
-        return self.runtime.load(
-            file or self.file(), self.device if device is None else device, LoadOptions(cache=self.folder / "cache")
-        )
+        """Prepared and loaded, as a chain does it."""
+        wanted, chosen = file or self.file(), self.device if device is None else device
+        options = LoadOptions(cache=self.folder / "cache")
+        if self.runtime.abilities(chosen).prepares:
+            self.runtime.prepare(wanted, chosen, options)
+        return self.runtime.load(wanted, chosen, options)
 
 
 class ContractBroken(AssertionError):

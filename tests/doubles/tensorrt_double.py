@@ -18,8 +18,18 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from tests.doubles.waiting import until
+
+ORT_EXCEPTIONS: tuple[type[Exception], ...] = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
 class Severity(Enum):
@@ -234,6 +244,11 @@ class _Parser:
         for value in graph.input:
             shape = value.type.tensor_type.shape.dim
             self._network.inputs.append(_Tensor(value.name, tuple(axis.dim_value or -1 for axis in shape)))
+        if not self._faults:
+            try:
+                ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+            except ORT_EXCEPTIONS as error:
+                self._faults.append(_Fault(ErrorCode.UNSUPPORTED_NODE, str(error)))
         return not self._faults
 
 
@@ -254,6 +269,9 @@ class _Runtime:
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
         self._world.calls.append("deserialize")
         assert not self._world.runtime_error, "the real library ends the process here"
+        if self._world.deserialize_error:
+            self._logger.log(Severity.ERROR, self._world.deserialize_error)
+            return None
         header, _, model = plan.partition(b"\n")
         told = json.loads(header)
         if (told["version"], told["gpu"]) != (self._world.__version__, self._world.gpu):
@@ -363,7 +381,9 @@ class TensorrtDouble:
         self.gate: Path | None = None
         self.factor = 1
         self.parser_is_mute = self.refuses_shape = self.execute_fails = False
-        self.builder_error = self.build_error = self.runtime_error = self.context_error = self.execute_error = ""
+        self.builder_error = self.deserialize_error = self.build_error = self.runtime_error = self.context_error = (
+            self.execute_error
+        ) = ""
         self.NetworkDefinitionCreationFlag = NetworkFlag10 if version.startswith("10.") else NetworkFlag11
         self.Builder = partial(_Builder, self)
         self.OnnxParser = partial(_Parser, self)

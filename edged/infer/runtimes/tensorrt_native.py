@@ -81,13 +81,11 @@ class Tensorrt:
             ModelError: `prepare_failed`, `unsupported`, `corrupt`, `incompatible`, `placement_rejected`,
                 `runtime_unavailable`, `device_unavailable`; those of reading.
         """
-        _check_format(model)
-        cache = _cache(options)
+        cache, data = _cache(options), _read(model)
         ready = self._ready(device)
         parts = _parts(ready, model.sha256)
         if cache.holds(parts):
             return
-        data = model.read()
         timing_parts = {**parts, "onnx": "any"}
         context = self._open(ready)  # now current: what the library makes is made for this device
         try:
@@ -107,8 +105,7 @@ class Tensorrt:
             ModelError: `engine_stale`: there is none for this model, device, driver and version, or it does not load;
                 `incompatible`, `runtime_unavailable`, `device_unavailable`, `out_of_memory`, `load_failed`.
         """
-        _check_format(model)
-        cache = _cache(options)
+        cache, _ = _cache(options), _read(model)
         ready = self._ready(device)
         parts = _parts(ready, model.sha256)
         plan = cache.read(parts)
@@ -205,8 +202,11 @@ class Tensorrt:
         runtime = self._make_runtime(ready)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            said = self._errors.take() or "it does not say why"
-            raise ModelError("engine_stale", f"TensorRT refuses the engine of {model.path.name}: {said}")
+            said = self._errors.take()
+            if code_of(said) != "infer_failed":  # no memory, or no device: nothing is wrong with the engine
+                raise _load_error(said, model)
+            what = f"TensorRT refuses the engine of {model.path.name}: {said or 'it does not say why'}"
+            raise ModelError("engine_stale", what, hint="prepare builds it again")
         info = describe(ready.trt, engine, model, rung)
         execution = engine.create_execution_context()
         if execution is None:
@@ -223,9 +223,11 @@ def _never_destroy(made: Any) -> None:
 _INSTALL = "pip install 'edged[tensorrt]' (its libraries come from NVIDIA's index), on a Jetson the package of JetPack"
 
 
-def _check_format(model: ModelFile) -> None:
+def _read(model: ModelFile) -> bytes:
+    """The bytes that were checked; an engine whose model is no longer there does not load, either."""
     if model.format != "onnx":
         raise ModelError("incompatible", f"TensorRT reads onnx, {model.path.name} is {model.format}")
+    return model.read()
 
 
 def _cache(options: LoadOptions) -> EngineCache:

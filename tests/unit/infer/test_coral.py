@@ -19,6 +19,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain import ChainSpec, Serving, load_chain
+from edged.infer.contract import CHECKS, Check, Subject
 from edged.infer.loading import ModelFile, open_model
 from edged.infer.parity import parity_inputs
 from edged.infer.registry import find_runtime
@@ -307,6 +308,15 @@ def test_a_library_without_a_version_is_of_an_unknown_one(tmp_path: Path, tpu: T
     source.write_text("void tflite_plugin_create_delegate(void) {}\nvoid tflite_plugin_destroy_delegate(void) {}\n")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "mute.so", source], check=True)
     assert Coral(str(tmp_path / "mute.so")).probe("usb").versions["libedgetpu"] == "unknown"
+
+
+# what all runtimes keep
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_it_keeps_the_contract_of_all_runtimes(tpu: TpuDouble, check: Check, tmp_path: Path) -> None:
+    usb(tmp_path, "2-1", "18d1", "9302")
+    check(Subject(Coral(str(tpu.library), sysfs=tmp_path), "usb", compiled(tmp_path / "m_edgetpu.tflite"), tmp_path))
 
 
 # the twin on the processor

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain import ChainSpec, load_chain
+from edged.infer.contract import CHECKS, Check, Subject
 from edged.infer.engine_cache import EngineCache
 from edged.infer.loading import ModelFile, open_model
 from edged.infer.registry import find_runtime
@@ -172,7 +173,8 @@ def test_an_error_while_it_starts_is_the_last_moment_to_stop(
     error = load_refusal(tensorrt, file, options)
     assert (error.code, "error: 35" in error.message) == ("device_unavailable", True)
     assert tensorrt.probe("gpu").code == "device_unavailable"
-    assert prepare_refusal(tensorrt, file._replace(sha256="0" * 64), options).code in {"device_unavailable", "changed"}
+    file = open_model(models.unary(file.path, "Relu"), allow_unsigned=True)
+    assert prepare_refusal(tensorrt, file, options).code == "device_unavailable"
     del error
     gc.collect()
     assert not {"deserialize", "destroy"} & set(trt.calls)
@@ -230,7 +232,7 @@ def test_whatever_changes_makes_another_engine(
     elif what == "version":
         trt.__version__ += ".1"
     elif what == "model":
-        file = file._replace(sha256="0" * 64)
+        file = open_model(models.unary(file.path, "Relu"), allow_unsigned=True)
     else:
         device = "gpu:1"
     assert load_refusal(tensorrt, file, options, device).code == "engine_stale"
@@ -246,6 +248,17 @@ def test_an_engine_that_the_library_refuses_is_forgotten_and_built_again(
     ready(tensorrt, file, options).close()
     assert trt.calls.count("build") == 2
     assert cuda.outstanding() == 0
+
+
+def test_a_lack_of_memory_says_nothing_against_the_engine(
+    tensorrt: Tensorrt, trt: TensorrtDouble, file: ModelFile, options: LoadOptions
+) -> None:
+    tensorrt.prepare(file, "gpu", options)
+    trt.deserialize_error = "Error Code 2: Cuda Runtime (cudaError 2: out of memory)"
+    assert load_refusal(tensorrt, file, options).code == "out_of_memory"
+    trt.deserialize_error = ""
+    tensorrt.load(file, "gpu", options).close()
+    assert trt.calls.count("build") == 1
 
 
 def test_a_damaged_engine_is_never_given_to_the_library(
@@ -505,7 +518,12 @@ def test_numbers_of_cuda_have_one_meaning(text: str, code: str) -> None:
     assert code_of(text) == code
 
 
-# in a chain
+# what all runtimes keep, and chains
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_it_keeps_the_contract_of_all_runtimes(tensorrt: Tensorrt, check: Check, tmp_path: Path) -> None:
+    check(Subject(tensorrt, "gpu", sum_model(tmp_path / "sum.onnx"), tmp_path))
 
 
 def chain(path: Path, tensorrt: Tensorrt, options: LoadOptions) -> Any:
