@@ -13,7 +13,7 @@ from edged.config.classes import CLASS_FOLDERS, underlay_class
 from edged.config.keys import keys_of
 from edged.config.problems import Finding, InvalidConfig, Path, Problem, got_text
 from edged.config.rules import check_rules
-from edged.config.rules_links import check_socket
+from edged.config.rules_links import check_questions, check_socket
 from edged.config.rules_pipeline import check_windows
 from edged.config.settings import Config
 from edged.config.sources import DEFAULT_FILE, Merged, find_files, read_merged
@@ -72,6 +72,7 @@ def examine(
             findings += [finding.below("upstream") for finding in host.check_secrets(config.upstream, environ)]
         findings += host.check_models(config) if need_models else ()
         findings += check_windows(config)
+        findings += check_questions(config)
     problems = [*merged.problems, *(_problem(finding, merged) for finding in findings if not finding.note)]
     if merged.problems:  # what an unreadable file would have said is not missing: only its own problem is shown
         problems = [problem for problem in problems if problem.message != "is missing"]

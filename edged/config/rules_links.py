@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from edged.config.hardware import Rollout
 from edged.config.problems import Finding
-from edged.config.settings import Broker, Limits, Results, Status, Upstream
+from edged.config.settings import Broker, Config, Limits, Results, Status, Upstream
 
 # Where each runtime can run. `gpu` of onnxruntime is CUDA; devices of one kind are counted from 0: `gpu:1`.
 RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,7 @@ RUNTIME_DEVICES: dict[str, tuple[str, ...]] = {
 }
 _RUNG = re.compile(r"[a-z][a-z0-9_-]{0,63}(:[a-z0-9_.:-]{1,64})?", re.IGNORECASE)
 _SLIP = 0.8  # a name so much like a built-in one is a slip of the keyboard, no plug-in
+SPLIT = "split:upstream"
 RULES = "rules"  # no model at all: the last resort at the end of a chain
 _SCHEMES = ("mqtt", "mqtts")
 UPSTREAM_SCHEMES = ("mqtt", "mqtts", "http", "https")
@@ -60,6 +61,21 @@ def check_upstream(upstream: Upstream) -> Iterator[Finding]:
     if "alarm" not in upstream.streams:
         cure = 'add "alarm" to upstream.streams'
         yield Finding(("streams",), "leaves out the alarms", list(upstream.streams), cure=cure, note=True)
+
+
+def check_questions(config: Config) -> Iterator[Finding]:
+    """Who is to be asked can be asked: by MQTT 5, which carries where an answer goes and how long a question counts."""
+    upstream = config.upstream
+    missing = upstream is None or not upstream.url or upstream.http
+    if not missing and upstream is not None and upstream.protocol != "3.1.1":
+        return
+    what = "the upstream cannot be asked" if missing else "upstream.protocol is 3.1.1, and questions need MQTT 5"
+    cure = 'name a broker in [upstream] url, "mqtts://host", with protocol auto or 5; or remove it'
+    for index, pipeline in enumerate(config.pipeline):
+        if SPLIT in (pipeline.model.chain or config.hardware.chain):
+            yield Finding(("pipeline", index, "model", "chain"), f"names {SPLIT}, but {what}", cure=cure)
+        if pipeline.model.cascade is not None and pipeline.model.cascade.where == "upstream":
+            yield Finding(("pipeline", index, "model", "cascade", "where"), f"is upstream, but {what}", cure=cure)
 
 
 def _check_tls_files(link: Broker | Upstream, scheme: str) -> Iterator[Finding]:
