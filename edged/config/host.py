@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
+from edged.config.patterns import Cascade
 from edged.config.pipeline import ModelSource, Smaller
 from edged.config.problems import Finding
 from edged.config.settings import Broker, Config, Upstream
@@ -70,9 +71,13 @@ def check_models(config: Config) -> Iterator[Finding]:
         if pipeline.model.smaller is not None:
             findings = check_model_files(pipeline.model.smaller, config)
             yield from (finding.below("pipeline", index, "model", "smaller") for finding in findings)
+        cascade = pipeline.model.cascade
+        if cascade is not None and cascade.where == "local":
+            findings = check_model_files(cascade, config)
+            yield from (finding.below("pipeline", index, "model", "cascade") for finding in findings)
 
 
-def check_model_files(model: ModelSource | Smaller, config: Config) -> Iterator[Finding]:
+def check_model_files(model: ModelSource | Smaller | Cascade, config: Config) -> Iterator[Finding]:
     """The files of one model."""
     if model.path is not None:
         if fault := file_fault(model.path):

@@ -40,8 +40,6 @@ def _check_picture(pipeline: Pipeline) -> Iterator[Finding]:
     if "{payload." in pipeline.device:
         cure = "take the device from the topic: {topic[N]}"
         yield Finding(("device",), "looks into the payload, which is a picture", pipeline.device, cure=cure)
-    if pipeline.model.inputs:
-        yield Finding(("model", "inputs"), "has no meaning for pictures", {"inputs": ...}, cure="remove it")
     if pipeline.model.commit == "together":
         cure = "remove it: a picture is decoded and answered after its event is committed"
         yield Finding(("model", "commit"), "is not possible for pictures", "together", cure=cure)
