@@ -5,53 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
-import paho.mqtt.client as paho
+import numpy as np
 import pytest
-from onnx import TensorProto, helper
-from paho.mqtt.enums import CallbackAPIVersion
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tests.doubles.broker import Mosquitto
 from tests.doubles.daemon import Daemon
 from tests.doubles.scada import Scada
 from tests.doubles.waiting import until
-
-
-class Camera:
-    """Publishes at QoS 1 and waits for the acknowledgements."""
-
-    def __init__(self, port: int) -> None:
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, "camera", protocol=paho.MQTTv5)
-        self._client.max_inflight_messages_set(200)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-
-    def send(self, topic: str, *pictures: bytes) -> None:
-        sent = [self._client.publish(topic, picture, qos=1) for picture in pictures]
-        for message in sent:
-            message.wait_for_publish(20)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        self._client._reset_sockets()
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-def camera(broker: Mosquitto) -> Iterator[Camera]:
-    made = Camera(broker.port)
-    yield made
-    made.close()
+from tests.integration.patterns.conftest import Camera
+from tests.unit.infer.models import save
 
 
 def pipeline(model: Path, *, chain: str, source: str = "", labels: str = '["dark", "bright"]', more: str = "") -> str:
@@ -67,8 +33,8 @@ output = {{ kind = "classification", labels = {labels} }}
 """
 
 
-def brightness_model(path: Path) -> Path:
-    """Scores of dark and bright from the mean of a picture of 8 × 8 pixels, (n, 3, 8, 8) in 0 to 1."""
+def brightness_model(path: Path, side: int = 8) -> Path:
+    """Scores of dark and bright from the mean of a picture, (n, 3, side, side) in 0 to 1."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Unsqueeze", ["mean", "one"], ["bright"]),
@@ -79,17 +45,8 @@ def brightness_model(path: Path) -> Path:
         helper.make_tensor("one", TensorProto.INT64, [1], [1]),
         helper.make_tensor("unit", TensorProto.FLOAT, [1], [1.0]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        initializer=constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(model)
-    return path
+    inputs, outputs = {"x": (TensorProto.FLOAT, ["n", 3, side, side])}, {"y": (TensorProto.FLOAT, ["n", 2])}
+    return save(path, nodes, inputs, outputs, initializer=constants)
 
 
 def picture(level: int, *, kind: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -193,3 +150,37 @@ def test_what_is_no_picture_is_refused_and_what_only_looks_like_one_has_a_bad_an
     assert {letter["reason"] for letter in scada.letters} == {"bad_image", "too_large"}
     assert books["inputs"]["see"]["refused"] == {"bad_image": 1, "too_large": 1}
     assert books["balanced"]
+
+
+def corner_detector(path: Path) -> Path:
+    """(n, 3, 8, 8) → a YOLO-like (n, 6, 2): two nearly equal boxes of class 1, as sure as the picture is bright."""
+    place = numpy_helper.from_array(np.array([[[4, 4], [4, 4], [4, 4], [4, 4.2], [0, 0], [0, 0]]], np.float32), "place")
+    gain = numpy_helper.from_array(np.array([[[0], [0], [0], [0], [0], [1]]], np.float32), "gain")
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["mean"], ["one"], axes=[1], keepdims=1),
+        helper.make_node("Unsqueeze", ["one", "last"], ["bright"]),
+        helper.make_node("Mul", ["bright", "gain"], ["sure"]),
+        helper.make_node("Add", ["sure", "place"], ["y"]),
+    ]
+    last = numpy_helper.from_array(np.array([2], np.int64), "last")
+    inputs, outputs = {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])}, {"y": (TensorProto.FLOAT, ["n", 6, 2])}
+    return save(path, nodes, inputs, outputs, initializer=[place, gain, last])
+
+
+def test_detections_are_in_pixels_of_the_frame_and_none_stands_there_twice(
+    tmp_path: Path, broker: Mosquitto, camera: Camera
+) -> None:
+    model = corner_detector(tmp_path / "corner.onnx")
+    source = ", frame = { scale = 0.00392156862745098, pad = 255 }"
+    table = pipeline(model, chain="onnxruntime:cpu", source=source, labels='["cat", "dog"]')
+    table = table.replace("classification", "detection")
+    with Daemon(tmp_path, broker.port, table) as daemon, Scada(broker.port) as scada:
+        daemon.start().connected()
+        camera.send("cam/gate/jpg", picture(255, size=(160, 80)))
+        (result,) = scada.until_results(1)
+    assert (result["label"], result["score"]) == ("dog", pytest.approx(1.0))
+    # The input of 8 × 8 shows the frame at 1/20 between bars of 2: (2, 2) to (6, 6) there is (40, 0) to (120, 80) here.
+    assert result["values"] == {
+        "count": 1, "boxes": pytest.approx([40, 0, 120, 80]), "scores": [pytest.approx(1.0)], "classes": [1],
+    }  # fmt: skip
