@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edged import __version__
-from edged.engine.accelerators import Accelerators
+from edged.engine.accelerators import Accelerators, processes_of
 from edged.engine.build import Built, load_models
 from edged.engine.build import build as build_pipelines
 from edged.engine.catch_up import CatchUp
@@ -100,13 +100,17 @@ async def build(config: Config, *, clock: Clock, log: Log, sensors_root: Path = 
         other_bytes=lambda: app.models_bytes,
     )
     try:
-        loaded = await asyncio.to_thread(load_models, config, clock, app.accelerators.devices)
+        loaded = await asyncio.to_thread(load_models, config, clock, app.accelerators)
         await app.connect(opened, build_pipelines(config, loaded, clock, app.present, app.post))
     except BaseException:
         await app.accelerators.close()
         await opened.journal.close()
         raise
     return app
+
+
+def _free_bytes(sensors_root: Path) -> int | None:
+    return read_memory(sensors_root).available_bytes
 
 
 def _runtime(runner: Runner) -> str:
@@ -145,12 +149,9 @@ class App:
         self._session: SessionInfo | None = None
         self._progress = (0, clock.mono_ns())
         self.uplink: Uplink | None = None
-        self.accelerators = Accelerators(
-            clock,
-            log,
-            restarts=config.hardware.fallback.restarts,
-            available_bytes=lambda: read_memory(sensors_root).available_bytes,
-        )
+        restarts = config.hardware.fallback.restarts
+        free = partial(_free_bytes, sensors_root)
+        self.accelerators = Accelerators(processes_of(clock, log, restarts, free), log)
 
     # --- connecting the parts ---
 
@@ -262,6 +263,7 @@ class App:
             uplink=lambda: self.homeward.status,
             pressure=self.governing.pressure,
             device=self.governing.device,
+            accelerators=self.accelerators.report,
         )
 
     def _surroundings(self) -> Surroundings:

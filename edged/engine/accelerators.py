@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
 
 from edged.errors import ModelError
 from edged.infer.fixed_batch import free_batch
-from edged.infer.hosting.devices import Devices, DeviceStats
-from edged.infer.hosting.limits import WorkerLimits
 from edged.infer.parity import PROBE_S, check_parity, probe_answers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edged.infer.loading import ModelFile
+    from edged.infer.runtime import LoadOptions
     from edged.ops.logs import Log
     from edged.ports import Clock, Model
 
@@ -20,44 +23,102 @@ CHECK_S = 1.0
 CLOSE_S = 4.0  # a process gets its grace, then it is ended
 
 
-class Accelerators:
-    """All processes of accelerators of one daemon. `run` looks at them until it is cancelled.
+class Statistics(Protocol):
+    """One device, as a named tuple."""
 
-    restarts: what a chain allows a device; the bound on starts of processes is never tighter. available_bytes: free
-    memory, None where nobody knows.
+    def _asdict(self) -> dict[str, object]: ...
+
+
+class Processes(Protocol):
+    """What is needed of `edged.infer.hosting.devices.Devices`."""
+
+    def load(self, rung: str, file: ModelFile, options: LoadOptions) -> Model: ...
+
+    def prepare(self, rung: str, file: ModelFile, options: LoadOptions, timeout_s: float) -> None: ...
+
+    def check(self) -> Sequence[str]: ...
+
+    def due(self) -> Sequence[str]: ...
+
+    def recycle(self, rung: str, prove: Callable[[Model, Model], None] | None = None) -> bool: ...
+
+    def statistics(self) -> Sequence[Statistics]: ...
+
+    def close(self, timeout_s: float) -> None: ...
+
+
+class Accelerators:
+    """All processes of accelerators of one daemon; implements `edged.infer.rung.Hosting`.
+
+    make: called when the first one is needed; a gateway without an accelerator never pays for them.
     """
 
-    def __init__(
-        self, clock: Clock, log: Log, *, restarts: int, available_bytes: Callable[[], int | None] = lambda: None
-    ) -> None:
-        limits = WorkerLimits()
-        limits = limits._replace(starts_count=max(limits.starts_count, restarts))
-        self.devices = Devices(clock, limits, log=log, available_bytes=available_bytes)
+    def __init__(self, make: Callable[[], Processes], log: Log) -> None:
+        self._make = make
         self._log = log
+        self._processes: Processes | None = None
+        self._lock = Lock()
+
+    # --- for the chains, from their threads ---
+
+    def load(self, rung: str, file: ModelFile, options: LoadOptions) -> Model:
+        return self._needed().load(rung, file, options)
+
+    def prepare(self, rung: str, file: ModelFile, options: LoadOptions, timeout_s: float) -> None:
+        self._needed().prepare(rung, file, options, timeout_s)
+
+    def _needed(self) -> Processes:
+        with self._lock:
+            if self._processes is None:
+                self._processes = self._make()
+            return self._processes
+
+    # --- for the daemon ---
 
     async def run(self) -> None:
+        """Look after them until cancelled."""
         while True:
-            await asyncio.to_thread(self.look)
+            if self._processes is not None:
+                await asyncio.to_thread(self.look)
             await asyncio.sleep(CHECK_S)
 
     def look(self) -> None:
         """One round. A replacement that does not succeed leaves the old process at work."""
-        self.devices.check()
-        for rung in self.devices.due():
+        processes = self._needed()
+        processes.check()
+        for rung in processes.due():
             try:
-                self.devices.recycle(rung, _prove)
+                processes.recycle(rung, _prove)
             except ModelError as error:
                 self._log.warning("recycling_failed", rung=rung, code=error.code, detail=error.message)
 
     def report(self) -> list[dict[str, object]]:
         """Every device that ever had a process, for `edged status`."""
-        return [stats._asdict() for stats in self.statistics()]
-
-    def statistics(self) -> tuple[DeviceStats, ...]:
-        return self.devices.statistics()
+        return [] if self._processes is None else [each._asdict() for each in self._processes.statistics()]
 
     async def close(self) -> None:
-        await asyncio.to_thread(self.devices.close, CLOSE_S)
+        if self._processes is not None:
+            await asyncio.to_thread(self._processes.close, CLOSE_S)
+
+
+def processes_of(
+    clock: Clock, log: Log, restarts: int, available_bytes: Callable[[], int | None]
+) -> Callable[[], Processes]:
+    """Makes the real ones.
+
+    restarts: what a chain allows a device; the bound on starts of processes is never tighter. available_bytes: free
+    memory, None where nobody knows.
+    """
+
+    def make() -> Processes:
+        from edged.infer.hosting.devices import Devices  # most gateways never need it
+        from edged.infer.hosting.limits import WorkerLimits
+
+        limits = WorkerLimits()
+        limits = limits._replace(starts_count=max(limits.starts_count, restarts))
+        return Devices(clock, limits, log=log, available_bytes=available_bytes)
+
+    return make
 
 
 def _prove(model: Model, successor: Model) -> None:

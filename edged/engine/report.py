@@ -26,7 +26,7 @@ class Sections(NamedTuple):
     """Where the numbers of others come from; each is asked when a document is made.
 
     host: rss, free bytes, temperature, where known. store, link, uplink: their statistics. pressure: level, reasons and
-    facts of the governor. device: every number that the box says.
+    facts of the governor. device: every number that the box says. accelerators: the processes of devices.
     """
 
     host: Callable[[], Mapping[str, object]] = dict
@@ -35,6 +35,7 @@ class Sections(NamedTuple):
     uplink: Callable[[], Mapping[str, object]] = dict
     pressure: Callable[[], Mapping[str, object]] = dict
     device: Callable[[], Mapping[str, float]] = dict
+    accelerators: Callable[[], list[dict[str, object]]] = list
 
 
 class Report:
@@ -106,6 +107,7 @@ class Report:
                 **self._sections.link(),
             },
             "store": self._sections.store(),
+            "accelerators": self._sections.accelerators(),
             "pipelines": {runner.name: runner.report() for runner in parts.runners},
             "reasons": [
                 {"code": r.code, "subject": r.subject, "since": rfc3339_ms(r.since_ms), "detail": r.detail}
