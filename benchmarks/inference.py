@@ -26,7 +26,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.toolchain import SIDE, images, mobilenet_v2
-from edged.infer.chain import load_rung
+from edged.infer.rung import load_rung
 from edged.infer.loading import open_model
 from edged.infer.registry import find_runtime
 from edged.infer.runtime import LoadOptions
