@@ -27,7 +27,9 @@ MAX_GOLDEN_BYTES = 64_000_000
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _EDGETPU_SUFFIX = "_edgetpu.tflite"  # what the compiler appends
-_FORMAT_OF_SUFFIX = {".onnx": "onnx", ".tflite": "tflite"}
+_FORMAT_OF_SUFFIX = {".onnx": "onnx", ".tflite": "tflite", ".hef": "hef"}
+# Formats that plug-ins read and no built-in runtime does, by their first bytes.
+_PLUGIN_MAGIC = {"hef": b"\x01HEF"}
 
 
 class GoldenFile(NamedTuple):
@@ -42,8 +44,8 @@ class GoldenFile(NamedTuple):
 class ModelFile(NamedTuple):
     """A model that passed the static checks. `sha256` is of its bytes; `read()` returns no others.
 
-    format: `onnx`, `tflite`, or `tflite-edgetpu` (compiled for a Coral Edge TPU). forms: the same model in other
-    formats, in the bundle's order.
+    format: `onnx`, `tflite`, `tflite-edgetpu` (compiled for a Coral Edge TPU), or `hef` (compiled for a Hailo).
+    forms: the same model in other formats, in the bundle's order.
     """
 
     path: Path
@@ -140,6 +142,10 @@ def sniff_format(path: Path, data: bytes) -> str:
             f"Refusing to load {path}: it is a git-LFS pointer of {len(data)} bytes, not the model",
             hint="run `git lfs pull` where the file came from and copy it again",
         )
+    if (magic := _PLUGIN_MAGIC.get(declared)) is not None:
+        if not data.startswith(magic):
+            raise ModelError("corrupt", f"Refusing to load {path}: expected {magic!r} at its start, got {data[:4]!r}")
+        return declared
     found = "tflite" if data[4:8] == b"TFL3" else "onnx"
     if declared != found and (found == "tflite" or _looks_like_onnx(data)):
         raise ModelError("wrong_format", f"Refusing to load {path}: expected {declared}, the bytes are {found}")
