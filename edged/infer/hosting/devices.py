@@ -62,6 +62,7 @@ class _Seat:
         self.calls_before = 0
         self.rss_bytes = 0
         self.told_end: WorkerProcess | None = None
+        self.recycle_from_ns = 0
 
     def take(self, process: WorkerProcess) -> None:
         """From now on this is the process of the device."""
@@ -165,13 +166,18 @@ class Devices:
         return tuple(ended)
 
     def due(self) -> tuple[str, ...]:
-        """Rungs whose process has served, or grown, more than the limits say: `recycle` them at a quiet moment."""
+        """Rungs whose process has served, or grown, more than the limits say: `recycle` them at a quiet moment.
+
+        One that could not be replaced is due again after `starts_within_s`: its successors use up starts.
+        """
         limits = self._limits
+        now_ns = self._clock.mono_ns()
         return tuple(
             seat.rung
             for seat in tuple(self._seats.values())
             if (process := seat.process) is not None
             and process.state == "up"
+            and now_ns >= seat.recycle_from_ns
             and (
                 0 < limits.recycle_calls <= process.calls
                 or 0 < limits.recycle_rss_bytes <= seat.rss_bytes
@@ -190,6 +196,7 @@ class Devices:
         seat = self._seat(rung)
         with self._turn(seat):
             old = seat.process
+            seat.recycle_from_ns = self._clock.mono_ns() + int(self._limits.starts_within_s * 1e9)
             models = [model for model in seat.models if not model.closed and model.process is old]
             if old is None or old.state != "up" or not models or any(model.exclusive for model in models):
                 return False
@@ -205,6 +212,7 @@ class Devices:
                 successor.end("worker_gone", f"{rung}: the successor was not taken")
                 raise
             self._exchange_processes(seat, old, successor, pairs)
+            seat.recycle_from_ns = 0
             return True
 
     def statistics(self) -> tuple[DeviceStats, ...]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edged.messages import ModelInfo
     from edged.ports import Clock
 
+_LONGEST_S = 1e6  # what the kernel can wait for in one call
+
 
 class HostedModel:
     """Implements `edged.ports.Model`. `number`: of the model in its process. Made by `Devices`."""
@@ -54,7 +56,7 @@ class HostedModel:
                 ended; `worker_crashed`; `worker_gone`: the process was ended because of another model;
                 `device_busy`: others held the device until the deadline; `invalid_input`; `closed`.
         """
-        deadline_ns = self._mono_ns() + int(deadline_s * 1e9)
+        deadline_ns = self._mono_ns() + int(min(deadline_s, _LONGEST_S) * 1e9)
         process = self.hold(deadline_ns)
         try:
             return self._infer(process, batch, deadline_ns)

@@ -98,7 +98,13 @@ class WorkerProcess:
         self._events = select.poll()
         self._events.register(self._ours, select.POLLIN)
         # Not daemonic by need but by fate: at the exit of the interpreter the kernel ends the child with this thread.
-        threading.Thread(target=self._live, name=f"process {name}", daemon=True).start()
+        thread = threading.Thread(target=self._live, name=f"process {name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            self._theirs.close()
+            self._give_back()
+            raise OSError(str(error)) from error
 
     def start(self) -> None:
         """Wait until the process says hello. Raises Ended; the process is ended then."""
@@ -203,7 +209,12 @@ class WorkerProcess:
             self._spawned.set()
         assert child.stderr is not None
         with child.stderr:
-            self._watch(child, child.stderr.fileno())
+            try:
+                self._watch(child, child.stderr.fileno())
+            except OSError as error:  # no descriptor for it, or a kernel or sandbox that knows no pidfd_open
+                self.end("load_failed", f"{self.name}: cannot watch the process {self.pid}: {error}")
+                child.kill()
+                child.wait()
         self._give_back()
 
     def _spawn(self) -> subprocess.Popen[bytes]:

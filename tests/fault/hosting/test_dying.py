@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.hosting.devices import Devices
@@ -257,6 +260,26 @@ def test_closing_ends_a_hanging_call_and_a_hanging_load(make_devices: MakeDevice
         thread.join(10)
     assert codes == ["closed", "closed"]
     assert {each.state for each in devices.statistics()} == {"down"}
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_loop_that_watches_children_of_its_own_neither_takes_our_exit_status_nor_loses_its_own(
+    devices: Devices, file: ModelFile, make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def others() -> list[int]:
+        children = [await asyncio.create_subprocess_exec(sys.executable, "-c", "exit(5)") for _ in range(4)]
+        return [await child.wait() for child in children]
+
+    async def both() -> tuple[list[int], InferenceError]:
+        model = await asyncio.to_thread(devices.load, RUNG, file, OPTIONS)
+        codes, error = await asyncio.gather(others(), asyncio.to_thread(failure, model, scripted.ABORT))
+        await asyncio.to_thread(until, lambda: "SIGABRT" in failure(model, 1).message, "the exit status is there")
+        return codes, error
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        codes, error = runner.run(both())
+    assert codes == [5] * 4
+    assert error.code == "worker_crashed"
 
 
 # --- the protocol ---

@@ -111,6 +111,11 @@ def test_outputs_are_the_callers_own(devices: Devices, file: ModelFile) -> None:
     assert first.tolist() == [4]
 
 
+def test_a_deadline_may_be_as_far_as_anybody_likes(devices: Devices, file: ModelFile) -> None:
+    model = devices.load(RUNG, file, OPTIONS)
+    assert model.infer(batch_of(1), deadline_s=float("inf"))["y"].tolist() == [4]
+
+
 def test_a_scalar_answer_arrives_as_an_array(devices: Devices, file: ModelFile) -> None:
     answer = devices.load(RUNG, file, OPTIONS).infer(batch_of(scripted.SCALAR), deadline_s=5)["y"]
     assert (answer.shape, answer.item()) == ((), 5)
@@ -390,6 +395,16 @@ def test_a_device_for_one_process_only_is_not_replaced_and_neither_is_an_empty_o
     assert not devices.recycle("scripted:never")
     devices.load(RUNG, file, OPTIONS).close()
     assert not devices.recycle(RUNG)
+
+
+def test_a_process_that_could_not_be_replaced_is_not_due_at_once(make_devices: MakeDevices, file: ModelFile) -> None:
+    rung = "scripted:exclusive"
+    devices = make_devices(recycle_calls=1)
+    model = devices.load(rung, file, OPTIONS)
+    assert answers(model)
+    assert devices.due() == (rung,)
+    assert not devices.recycle(rung)
+    assert devices.due() == ()
 
 
 def test_a_model_that_is_closed_while_its_successor_loads_is_closed_there_too(
