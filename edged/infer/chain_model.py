@@ -54,7 +54,7 @@ class ChainModel:
         """The first rung that answers. Each rung has `deadline_s` of its own.
 
         Raises:
-            InferenceError: the input's fault, or there is no rung left. Then `info` says who was asked last.
+            InferenceError: the input's fault, then `info` says who was asked last; or there is no rung left.
         """
         order = self._rungs.order
         # The way of every call while all is well: no lock, no copy.
@@ -83,11 +83,13 @@ class ChainModel:
         """`failed`: what the first rung has said to this batch already."""
         doubted: list[tuple[Live, InferenceError]] = []
         last: InferenceError | None = None
-        for live in order:
-            if live.fallen:
+        for at, live in enumerate(order):
+            if at == 0 and failed is not None:
+                outcome: Batch | InferenceError = failed
+            elif live.fallen:
                 continue
-            outcome = failed if failed is not None else self._ask(live, batch, deadline_s)
-            failed = None
+            else:
+                outcome = self._ask(live, batch, deadline_s)
             if isinstance(outcome, InferenceError) and fault_of(outcome.code).action == "retry":
                 outcome = self._ask(live, batch, deadline_s)
             self.info = live.info
@@ -104,10 +106,9 @@ class ChainModel:
                 self._rungs.fell(live, outcome)
             elif fault.action == "retry":
                 doubted.append((live, outcome))
-        if last is None:
-            self.info = self._rungs.nobody
-            raise self._rungs.refusal()
-        raise last
+        if all(live.fallen for live in order):
+            self.info = self._rungs.nobody  # so that the mode changes with this result, not after it
+        raise last or self._rungs.refusal()
 
     def _ask(self, live: Live, batch: Batch, deadline_s: float) -> Batch | InferenceError:
         if not live.probing.acquire(blocking=False) and not live.probing.acquire(timeout=deadline_s):

@@ -1,6 +1,7 @@
 """An accelerator that does what a file says: sums the rows of x in a process of its own, hangs, crashes, goes or lies.
 
-SCRIPTED_CONTROL names the file; its words: `ok`, `hang`, `crash`, `gone`, `lies`. It is read at every load and call.
+SCRIPTED_CONTROL names the file; its words: `ok`, `hang`, `crash`, `gone`, `lies`, and `stuck`: loading takes for ever.
+It is read at every load and call.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class ScriptedRuntime:
     def load(self, model: Any, device: str, options: Any) -> ScriptedModel:
         if word() == "gone":
             raise ModelError("device_unavailable", "there is no accelerator")
+        while word() == "stuck":
+            time.sleep(0.05)
         return ScriptedModel(model)
 
     def health(self, device: str) -> DeviceHealth:

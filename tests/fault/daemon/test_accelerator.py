@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,24 @@ class Plant:
         assert self.daemon.status()["ledger"]["balanced"]
 
 
-@pytest.fixture
-def plant(tmp_path: Path, broker: Mosquitto, single_model: Path) -> Iterator[Plant]:
+@contextmanager
+def planted(tmp_path: Path, broker: Mosquitto, single_model: Path, more: str = "") -> Iterator[Plant]:
     control = tmp_path / "accelerator"
     control.write_text("ok")
+    configured = pipeline("p", single_model, chain=CHAIN, model_more=more)
     env = {"PYTHONPATH": str(PLUGINS), "SCRIPTED_CONTROL": str(control)}
     with (
-        Daemon(tmp_path, broker.port, pipeline("p", single_model, chain=CHAIN), env=env, limits=QUICK) as daemon,
+        Daemon(tmp_path, broker.port, configured, env=env, limits=QUICK) as daemon,
         Scada(broker.port) as scada,
         Sensors(broker.port, devices(4)) as sensors,
     ):
         yield Plant(daemon, scada, sensors, control)
+
+
+@pytest.fixture
+def plant(tmp_path: Path, broker: Mosquitto, single_model: Path) -> Iterator[Plant]:
+    with planted(tmp_path, broker, single_model) as running:
+        yield running
 
 
 def start(plant: Plant) -> None:
@@ -139,6 +147,51 @@ def test_the_daemon_starts_without_its_accelerator_and_takes_it_when_it_comes(pl
     plant.wait_for("scripted:npu", plant.seen())
     assert plant.rungs() == {"scripted:npu": "serving", "onnxruntime:cpu": "ready"}
     plant.check_all_answered()
+
+
+def test_an_accelerator_that_takes_for_ever_to_load_keeps_nobody_waiting(plant: Plant) -> None:
+    plant.command("stuck")
+    began = time.monotonic()
+    start(plant)
+    plant.wait_for("onnxruntime:cpu", 0)
+    assert time.monotonic() - began < 15, "the start does not wait for it"
+    assert plant.rungs() == {"scripted:npu": "loading", "onnxruntime:cpu": "serving"}
+    plant.command("ok")
+    plant.wait_for("scripted:npu", plant.seen())
+    plant.check_all_answered()
+
+
+def test_the_daemon_stops_in_time_while_its_accelerator_hangs(plant: Plant) -> None:
+    start(plant)
+    plant.wait_for("scripted:npu", 0)
+    plant.command("hang")
+    plant.wait_for("onnxruntime:cpu", plant.seen())
+    assert plant.daemon.stop(within_s=15) == 0
+    plant.command("ok")
+    plant.daemon.start().connected()
+    plant.check_all_answered()
+
+
+def test_with_an_accelerator_required_nobody_else_answers_and_its_return_ends_that(
+    tmp_path: Path, broker: Mosquitto, single_model: Path
+) -> None:
+    with planted(tmp_path, broker, single_model, "require_accelerator = true") as plant:
+        start(plant)
+        plant.wait_for("scripted:npu", 0)
+        plant.command("gone")
+        until(lambda: "accelerator_required" in plant.daemon.codes(), "it is said loudly")
+        plant.command("ok")
+        plant.wait_for("scripted:npu", plant.seen())
+        plant.sensors.pause()
+        count = plant.sensors.total
+        until(lambda: len({r["id"] for r in list(plant.scada.results)}) >= count, "every event is answered", 30)
+        assert {r["runtime"] for r in plant.scada.results if r["quality"]} == {"scripted:npu"}
+        unanswered = [r for r in plant.scada.results if not r["quality"]]
+        assert unanswered
+        assert all(r["degraded"] for r in unanswered)
+        reasons = {reason for r in unanswered for reason in r["quality_reasons"]} - {"deadline_missed"}
+        assert reasons <= {"accelerator_required", "device_lost"}
+        assert "accelerator_required" in reasons
 
 
 def test_an_accelerator_that_lies_never_answers(plant: Plant) -> None:

@@ -57,7 +57,7 @@ class Plant:
         self.absent: set[str] = set() if present else {"npu", "cpu"}
         spec = ChainSpec("p", sum_model(folder / "m.onnx"), ("npu:x", "cpu:x"), allow_unsigned=True, limits=QUICK)
         self.chain = Chain(spec, self.rig.clock, find=self._find, spawn=lambda _name, work: work())
-        aside(self.chain.settle, 0)
+        aside(self.chain.settle, 1)
         self.compute = Compute(
             self.rig.modes, self.rig.engine.parts.metrics.registry,
             Log(self.rig.clock, write=self.rig.lines.append, journal=False),

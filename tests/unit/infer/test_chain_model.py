@@ -105,7 +105,7 @@ def test_a_plug_in_that_raises_what_it_must_not_is_survived() -> None:
 def test_when_the_last_rung_fails_its_error_is_told_and_then_that_nobody_is_left() -> None:
     ladder = Ladder([broken("device_lost")])
     model = ChainModel(ladder)
-    assert ask(ladder, model) == "device_lost"
+    assert (ask(ladder, model), model.info) == ("device_lost", ladder.nobody)
     assert (ask(ladder, model), model.info) == ("model_unusable", ladder.nobody)
 
 
