@@ -120,6 +120,8 @@ class EngineCache:
 
     def _read(self, name: str, max_bytes: int) -> bytes:
         """The bytes of a file that only its owner may have written. Raises OSError; ValueError for another file."""
+        if (self._folder / name).is_symlink():
+            raise ValueError(f"{name} is a link")
         descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(descriptor)

@@ -334,6 +334,14 @@ class _Execution:
         self._shapes[name] = tuple(shape)
         return fits and not self._engine.world.refuses_shape
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """What follows from the shapes of the inputs; -1 where only the data decide."""
+        symbols: dict[object, int] = {}
+        for node in self._engine.inputs:
+            symbols |= dict(zip(node.shape, self._shapes[node.name], strict=True))
+        output = next(node for node in self._engine.outputs if node.name == name)
+        return tuple(axis if isinstance(axis, int) else symbols.get(axis, -1) for axis in output.shape)
+
     def execute_async_v3(self, stream_handle: int) -> bool:
         world = self._engine.world
         world.calls.append(f"execute {next(iter(self._shapes.values()))[0]}")

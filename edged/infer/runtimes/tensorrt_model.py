@@ -12,7 +12,7 @@ from edged.errors import InferenceError, ModelError
 from edged.infer.batch_check import BatchCheck
 from edged.infer.runtimes.cuda_driver import CudaContext, CudaError
 from edged.infer.runtimes.fault_texts import is_device_lost, is_out_of_memory
-from edged.infer.runtimes.tensorrt_build import MOST, Errors
+from edged.infer.runtimes.tensorrt_build import LEAST, MOST, Errors
 from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -158,6 +158,21 @@ def describe(trt: Any, engine: Any, model: ModelFile, rung: str) -> ModelInfo:
         outputs=tuple(spec for spec, mode in zip(specs, modes, strict=True) if mode == trt.TensorIOMode.OUTPUT),
         placement=((rung.partition(":")[2], int(engine.num_layers)),),
     )
+
+
+def check_shapes(execution: Any, info: ModelInfo) -> None:
+    """Raise ModelError (`incompatible`) unless the shapes of all answers follow from the number of items alone."""
+    for items in (LEAST, MOST):
+        for spec in info.inputs:
+            execution.set_input_shape(spec.name, _sized(spec, items))
+        for spec in info.outputs:
+            found = tuple(int(axis) for axis in execution.get_tensor_shape(spec.name))
+            if found != _sized(spec, items):
+                raise ModelError(
+                    "incompatible",
+                    f"{info.model}: output {spec.name} has the shape {found} for {items} items, not {spec.shape}",
+                    hint="export the model with outputs whose first axis is the batch, or is fixed",
+                )
 
 
 def bind(execution: Any, cuda: CudaContext, specs: Sequence[TensorSpec]) -> tuple[Port, ...]:

@@ -17,7 +17,7 @@ from edged.infer.engine_cache import EngineCache
 from edged.infer.runtime import Abilities, Device, DeviceHealth, LoadOptions, Probe
 from edged.infer.runtimes.cuda_driver import CudaContext, CudaDriver, CudaError, Gpu
 from edged.infer.runtimes.tensorrt_build import FLAGS, PROFILE, Errors, build, make_logger
-from edged.infer.runtimes.tensorrt_model import Loaded, TensorrtModel, bind, code_of, describe
+from edged.infer.runtimes.tensorrt_model import Loaded, TensorrtModel, bind, check_shapes, code_of, describe
 
 if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
@@ -211,6 +211,7 @@ class Tensorrt:
         execution = engine.create_execution_context()
         if execution is None:
             raise _load_error(self._errors.take(), model)
+        check_shapes(execution, info)
         inputs, outputs = bind(execution, context, info.inputs), bind(execution, context, info.outputs)
         return TensorrtModel(Loaded(runtime, engine, execution, inputs, outputs), context, self._errors, info)
 

@@ -97,12 +97,14 @@ def test_an_engine_under_the_name_of_another_is_refused(cache: EngineCache, fold
     assert not list(folder.glob("*.plan"))
 
 
-def test_a_link_is_not_followed(cache: EngineCache, folder: Path, tmp_path: Path) -> None:
+def test_a_link_is_not_followed_but_removed(cache: EngineCache, folder: Path, tmp_path: Path) -> None:
     cache.write(PARTS, PLAN)
     path = folder / f"{key_of(PARTS)}.plan"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert refusal(cache).code == "io"
+    assert refusal(cache).code == "engine_stale"
+    assert not path.is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == PLAN
 
 
 def test_a_device_in_the_place_of_an_engine_is_refused(cache: EngineCache, folder: Path) -> None:

@@ -66,6 +66,18 @@ def test_ports_that_cannot_be_served_are_refused(
 # calls
 
 
+@pytest.mark.parametrize("rows", ["n", 2])
+def test_answers_whose_number_only_the_data_decide_are_refused(
+    tensorrt: Tensorrt, cuda: CudaDouble, options: LoadOptions, tmp_path: Path, rows: str | int
+) -> None:
+    shape = {"x": (TensorProto.FLOAT, [rows, 4])}, {"y": (TensorProto.INT64, ["found", 2])}
+    nodes = [helper.make_node("NonZero", ["x"], ["at"]), helper.make_node("Transpose", ["at"], ["y"])]
+    file = open_model(models.save(tmp_path / "m.onnx", nodes, *shape), allow_unsigned=True)
+    tensorrt.prepare(file, "gpu", options)
+    assert load_refusal(tensorrt, file, options).code == "incompatible"
+    assert cuda.outstanding() == 0
+
+
 @pytest.mark.parametrize("items", [0, 1, 32, 33, 70])
 def test_a_batch_of_any_size_is_answered_in_calls_that_the_engine_takes(
     tensorrt: Tensorrt, trt: TensorrtDouble, file: ModelFile, options: LoadOptions, items: int
