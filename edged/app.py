@@ -35,6 +35,7 @@ from edged.engine.mode_keeper import ModeKeeper
 from edged.engine.recovery import recover
 from edged.engine.report import Report, Sections
 from edged.engine.snapshot import Snapshots
+from edged.engine.summaries import Summaries
 from edged.engine.upkeep import Upkeep
 from edged.errors import EdgedError
 from edged.ingest.routes import Routes
@@ -233,6 +234,7 @@ class App:
         self.governing = Governing(
             engine, self.log, DeviceWatch(read), self._surroundings, config.hardware.limits.p99_ms
         )
+        self.summaries = Summaries(engine, self.governing.level)
         self.report = Report(engine, self.devices, self.clock, identity=self._identity(), sections=self._sections())
         self.upkeep = Upkeep(engine, self.devices, self.report, self.snapshots, config.root)
         engine.on_devices = self.upkeep.saw
@@ -369,6 +371,7 @@ class App:
             ("upkeep", self.upkeep.run()),
             ("host", self._look_at_host()),
             ("governor", self.governing.run()),
+            ("summaries", self.summaries.run()),
             ("accelerators", self.accelerators.run()),
             ("homeward", self.homeward.run()),
             *([("uplink", self.uplink.run())] if self.uplink is not None else []),

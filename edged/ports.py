@@ -188,6 +188,9 @@ class Journal(Protocol):
     async def give_up(self, stream: Stream, first: int, last: int, reason: str) -> None:
         """A tombstone for numbers whose rows the receiver refuses: from now on they are lost to it."""
 
+    async def summarize(self, first: int, last: int, reason: str) -> None:
+        """The results first..last that are not home go there as a summary by minute, with a tombstone."""
+
     async def fork(self, first_result: int) -> str:
         """A new epoch from the start on that made `first_result`: its earlier numbers are another history's.
 

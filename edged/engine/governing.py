@@ -18,6 +18,7 @@ from edged.policy.governor import (
     AcceleratorState,
     Facts,
     GovernorState,
+    Level,
     LevelChanged,
     ReasonEntered,
     ReasonLeft,
@@ -199,6 +200,9 @@ class Governing:
                 self._engine.parts.modes.set("model_slow", False, subject=runner.name)
 
     # --- what people see ---
+
+    def level(self) -> Level:
+        return self._state.level
 
     @property
     def level_number(self) -> int:

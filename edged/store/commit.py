@@ -108,6 +108,12 @@ class RowCommitter:
         self.retention.load(connection)
         self.retention.graves.bury(connection, stream, first, last, reason, self.clock.wall_ms())
 
+    def summarize(self, connection: apsw.Connection, first: int, last: int, reason: str) -> None:
+        """Results first..last go home as a summary by minute, as far as they are not there yet."""
+        self.retention.load(connection)
+        for part in self.cursors.not_home("result", first, last):
+            self.retention.summarize(connection, *part, reason)
+
     def sampled(self) -> list[Sample]:
         """What was stored when, up to now."""
         return self._samples.until(self.clock.mono_ns(), self._stored_bytes)

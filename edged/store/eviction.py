@@ -8,16 +8,17 @@ counted through.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from edged.errors import StoreCorrupt
-from edged.store import marks, records, tombstones
+from edged.store import lookup, marks, records, tombstones
 from edged.store.freedom import FreeRows, Numbered
 from edged.store.losses import Losses
 from edged.store.protection import Protection
 from edged.store.segment import Unpacker
+from edged.store.summary import Summary
 from edged.store.tombstones import REASON_BUDGET, REASON_FREED, Graveyard, bury
 
 if TYPE_CHECKING:
@@ -253,6 +254,20 @@ class Retention:
         self._move_hands(connection, self._strip_from, max(hand, self._drop_from))
         return moved
 
+    # --- what is to go home as a summary ---
+
+    def summarize(self, connection: apsw.Connection, first: int, last: int, reason: str) -> None:
+        """Tombstones with summaries for the results first..last that have none; their rows stay."""
+        wall_ms = self._clock.wall_ms()
+        for low, high in tombstones.uncovered(connection, "result", first, last):
+            for begin, end in _within_epochs(low, high, self.graves.begins["result"]):
+                summary = Summary()
+                for group in lookup.results_from(connection, self._unpacker, begin, end - begin + 1):
+                    count = min(len(group.columns.context), end + 1 - group.first_seq)
+                    if count > 0:
+                        summary.add_results(group.columns, 0, count)
+                self.graves.bury(connection, "result", begin, end, reason, wall_ms, summary)
+
     # --- what going means ---
 
     def _losses(self, connection: apsw.Connection) -> Losses:
@@ -304,6 +319,14 @@ class Retention:
         front = connection.execute(_FRONT).fetchone()
         if front is not None:
             self.graves.tidy(connection, _oldest(connection, front))
+
+
+def _within_epochs(first: int, last: int, begins: Collection[int]) -> Iterator[tuple[int, int]]:
+    """first..last, parted where an epoch may begin."""
+    for begin in sorted(each for each in begins if first < each <= last):
+        yield first, begin - 1
+        first = begin
+    yield first, last
 
 
 def _oldest(connection: apsw.Connection, front: tuple[int, ...]) -> dict[str, int]:

@@ -186,6 +186,10 @@ class SqliteJournal:
             bool, lambda connection, _: self._committer.give_up(connection, table_stream(stream), first, last, reason)
         )
 
+    async def summarize(self, first: int, last: int, reason: str) -> None:
+        """Results first..last go home as a summary by minute. Their rows stay as long as others need them."""
+        await self._write(bool, lambda connection, _: self._committer.summarize(connection, first, last, reason))
+
     async def fork(self, first_result: int) -> str:
         """A new epoch from the start on that made `first_result`; returns it. The process must start again.
 

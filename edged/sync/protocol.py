@@ -175,7 +175,7 @@ class SummaryRow(msgspec.Struct, array_like=True, frozen=True):
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """Body of a batch of kind `lost`: why the numbers have no rows, and what is kept of them.
 
-    reason: budget | damage | rejected:… | missing (docs/reference/reasons.md). since_ms: Unix ms.
+    reason: budget | pressure | damage | rejected:… | missing (docs/reference/reasons.md). since_ms: Unix ms.
     interval_s: length of the summary's intervals, 60 or 3600; 0 without a summary.
     """
 

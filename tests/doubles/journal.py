@@ -37,6 +37,7 @@ class MemoryJournal:
         self.outward_streams: frozenset[Stream] = frozenset()
         self.synced: dict[Stream, Ranges] = {}
         self.given_up: list[tuple[Stream, int, int, str]] = []
+        self.summarized: list[tuple[int, int, str]] = []
         self.forked: list[int] = []
         self.unforkable = False
         self.trims = 0
@@ -114,6 +115,9 @@ class MemoryJournal:
 
     async def give_up(self, stream: Stream, first: int, last: int, reason: str) -> None:
         self.given_up.append((stream, first, last, reason))
+
+    async def summarize(self, first: int, last: int, reason: str) -> None:
+        self.summarized.append((first, last, reason))
 
     async def fork(self, first_result: int) -> str:
         if self.unforkable:

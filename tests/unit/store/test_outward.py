@@ -138,6 +138,41 @@ async def test_what_the_receiver_refuses_is_lost_although_its_rows_are_there(hom
     await home.journal.close()
 
 
+async def test_results_that_are_to_go_home_as_a_summary_do_and_the_plant_still_gets_their_rows(home: Gateway) -> None:
+    for _ in range(3):
+        await home.unit(5, 5, alarms=1)
+    home.home(result=2)
+    await home.journal.give_up("result", 9, 9, "rejected:bad_body")
+    await home.journal.summarize(1, 12, "pressure")
+    await home.journal.summarize(1, 12, "pressure")  # once more changes nothing
+    outward = OutwardStore(home.folder)
+    pieces = [read(outward, "result", seq) for seq in (3, 9, 10, 13)]
+    assert [(piece.first, piece.last) for piece in pieces] == [(3, 8), (9, 9), (10, 12), (13, 15)]
+    assert [piece.lost.reason if piece.lost else None for piece in pieces] == [
+        "pressure", "rejected:bad_body", "pressure", None,
+    ]  # fmt: skip
+    summaries = [piece.lost.summary for piece in pieces if piece.lost]
+    assert [sum(row.n for row in summary) for summary in summaries] == [6, 0, 3]
+    assert read(outward, "alarm", 1).lost is None
+    assert len(await home.journal.read_results(3, 100)) == 3, "the plant's broker gets them"
+    outward.close()
+    await home.journal.close()
+
+
+async def test_a_summary_never_tells_of_both_sides_of_a_start(tmp_path: Path) -> None:
+    """An epoch may begin there."""
+    first = await gateway(tmp_path, "result")
+    await first.unit(5, 5)
+    await first.journal.close()
+    second = await gateway(tmp_path, "result")
+    await second.unit(5, 5)
+    await second.journal.summarize(1, 10, "pressure")
+    outward = OutwardStore(tmp_path)
+    assert [read(outward, "result", seq).last for seq in (1, 6)] == [5, 10]
+    outward.close()
+    await second.journal.close()
+
+
 async def test_rows_that_are_gone_without_a_word_are_missing_up_to_the_next_row(home: Gateway) -> None:
     for _ in range(4):
         await home.unit(5, 5, alarms=1)
