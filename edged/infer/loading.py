@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -33,12 +33,16 @@ _PLUGIN_MAGIC = {"hef": b"\x01HEF"}
 
 
 class GoldenFile(NamedTuple):
-    """Stored inputs and the answers expected for them: an .npz with arrays `in.<name>` and `out.<name>`."""
+    """Stored inputs and the answers expected for them: an .npz with arrays `in.<name>` and `out.<name>`.
+
+    min_pass: share of the stored rows whose answers must agree; below 1 for models in another number format.
+    """
 
     path: Path
     sha256: str
     rtol: float
     atol: float
+    min_pass: float = 1.0
 
 
 class ModelFile(NamedTuple):
@@ -80,6 +84,7 @@ class _ManifestFile(msgspec.Struct, frozen=True):
 class _ManifestGolden(msgspec.Struct, frozen=True):
     file: str
     tolerance: float = 1e-4
+    min_pass: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -234,8 +239,10 @@ def _open_bundle(directory: Path, max_bytes: int) -> ModelFile:
     golden = listed.get(manifest.golden.file)
     if golden is None:
         raise ModelError("bad_manifest", f"Refusing to load {directory}: golden file is not among the listed files")
-    tolerance = manifest.golden.tolerance
-    return opened._replace(golden=GoldenFile(directory / golden.path, golden.sha256, rtol=tolerance, atol=tolerance))
+    tolerance, path = manifest.golden.tolerance, directory / golden.path
+    return opened._replace(
+        golden=GoldenFile(path, golden.sha256, rtol=tolerance, atol=tolerance, min_pass=manifest.golden.min_pass)
+    )
 
 
 def _read_listed(directory: Path, entry: _ManifestFile, max_bytes: int) -> bytes:

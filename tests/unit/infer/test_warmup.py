@@ -88,6 +88,23 @@ def test_an_output_that_the_model_does_not_have_refuses_it(tmp_path: Path) -> No
     assert refusal(StandInModel(), golden_file(tmp_path / "g.npz", in_x=X, out_z=X)) == "golden_mismatch"
 
 
+def test_a_share_of_the_golden_rows_may_be_allowed_to_differ(tmp_path: Path) -> None:
+    expected = X.sum(axis=1) + np.array([0, 1], np.float32)
+    golden = golden_file(tmp_path / "g.npz", in_x=X, out_y=expected)
+    warm_up(StandInModel(), FakeClock(), golden._replace(min_pass=0.5))
+    assert refusal(StandInModel(), golden._replace(min_pass=0.51)) == "golden_mismatch"
+
+
+def test_golden_vectors_of_another_form_are_matched_by_position(tmp_path: Path) -> None:
+    warm_up(StandInModel(), FakeClock(), golden_file(tmp_path / "g.npz", in_input1=X, out_Identity=X.sum(axis=1)))
+
+
+@pytest.mark.parametrize("shapes", [(0, 0), (2, 3), ()], ids=["empty", "uneven", "scalar"])
+def test_golden_vectors_without_rows_or_with_uneven_ones_are_refused(tmp_path: Path, shapes: tuple[int, ...]) -> None:
+    x, y = (np.ones((shapes[0], 4), np.float32), np.ones(shapes[1])) if shapes else (X, np.float32(1))
+    assert refusal(StandInModel(), golden_file(tmp_path / "g.npz", in_x=x, out_y=np.asarray(y))) == "bad_golden"
+
+
 def test_golden_vectors_without_inputs_or_outputs_are_refused(tmp_path: Path) -> None:
     assert refusal(StandInModel(), golden_file(tmp_path / "g.npz", in_x=X)) == "bad_golden"
 
