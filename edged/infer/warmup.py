@@ -101,9 +101,9 @@ def _read_golden(golden: GoldenFile) -> tuple[dict[str, np.ndarray], dict[str, n
     expected = {name[4:]: array for name, array in arrays.items() if name.startswith("out.")}
     if not inputs or not expected:
         raise ModelError("bad_golden", f"{golden.path}: expected arrays in.<name> and out.<name>, got {sorted(arrays)}")
-    lengths = {len(array) if array.ndim else 0 for array in (*inputs.values(), *expected.values())}
+    lengths = {len(array) if array.ndim else 0 for array in expected.values()}
     if len(lengths) != 1 or 0 in lengths:
-        raise ModelError("bad_golden", f"{golden.path}: expected as many rows in every array, got {sorted(lengths)}")
+        raise ModelError("bad_golden", f"{golden.path}: expected as many rows in every output, got {sorted(lengths)}")
     return inputs, expected
 
 

@@ -99,8 +99,8 @@ def test_golden_vectors_of_another_form_are_matched_by_position(tmp_path: Path) 
     warm_up(StandInModel(), FakeClock(), golden_file(tmp_path / "g.npz", in_input1=X, out_Identity=X.sum(axis=1)))
 
 
-@pytest.mark.parametrize("shapes", [(0, 0), (2, 3), ()], ids=["empty", "uneven", "scalar"])
-def test_golden_vectors_without_rows_or_with_uneven_ones_are_refused(tmp_path: Path, shapes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shapes", [(0, 0), ()], ids=["empty", "scalar"])
+def test_golden_vectors_without_rows_are_refused(tmp_path: Path, shapes: tuple[int, ...]) -> None:
     x, y = (np.ones((shapes[0], 4), np.float32), np.ones(shapes[1])) if shapes else (X, np.float32(1))
     assert refusal(StandInModel(), golden_file(tmp_path / "g.npz", in_x=x, out_y=np.asarray(y))) == "bad_golden"
 
