@@ -59,8 +59,8 @@ Payloads are JSON in UTF-8. Readers ignore fields that they do not know; fields 
 _HOMEWARD = """
 ## What goes to the hub
 
-On the broker of `[upstream]`, which may be the plant's own; over HTTPS the payloads are the same. The protocol, with
-its rules and refusals: [sync](sync.md).
+On the broker of `[upstream]`, which may be the plant's own; over HTTPS the payloads of the sync are the same. The
+protocols, with their rules and refusals: [sync](sync.md), [questions to the hub](split.md).
 
 """
 _RECORDS = """
@@ -106,9 +106,16 @@ def _topic_row(operation: Json) -> Row:
         f"[{payload}](#{payload})" if payload else "text",
         str(mqtt["qos"]),
         "yes" if mqtt.get("retain") else "no",
-        f"{expiry} s" if isinstance(expiry, int) else "3 × period" if isinstance(expiry, dict) else expiry,
+        _expiry(expiry),
         operation["summary"],
     )
+
+
+def _expiry(expiry: object) -> str:
+    """Of a message: seconds, or the schema of them."""
+    if isinstance(expiry, dict):
+        return f"{expiry['minimum']} to {expiry['maximum']} s" if "maximum" in expiry else "3 × period"
+    return f"{expiry} s" if isinstance(expiry, int) else str(expiry)
 
 
 def _fields(part: Json, root: Json, path: str = "") -> list[Row]:
@@ -210,6 +217,7 @@ async def metrics_page() -> str:
             await rig.look_at_host()
             await rig.look_at_devices()
             rig.app.engine.parts.meta.ledger.omissions("anomaly")["slowed"] = 1
+            rig.app.engine.parts.runners[0].told["escalation_shed"] = 1
             await rig.events(3)
             await rig.events(1, first=9)
             rig.link.arrive("in/pump-1", b"{")
