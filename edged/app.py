@@ -173,6 +173,7 @@ class App:
         self._mode_changed(self.modes.state)  # who comes later finds a mode, also when it never changes
         for runner in built.runners:
             self.present.attend(runner)
+        self._say_smaller()
         await self._recover(opened)
         self.engine.attach(self.link)
         if config.upstream is not None:
@@ -245,6 +246,12 @@ class App:
         self.present.attend = compute.attend
         self.catch_up = CatchUp(engine, self.journal, self.present.stir)
         self.catch_up.on_lost = self.upkeep.unanswered
+
+    def _say_smaller(self) -> None:
+        """A smaller model that cannot be used is missed only under pressure: people are told before."""
+        for pipeline, runner in zip(self.config.pipelines, self.built.runners, strict=True):
+            if pipeline.model.smaller is not None and len(runner.models) == 1:
+                self.log.warning("smaller_model_unusable", pipeline=pipeline.name, hint="edged model verify it")
 
     def _identity(self) -> dict[str, str]:
         gateway = self.config.gateway

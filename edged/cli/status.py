@@ -105,6 +105,7 @@ def describe(document: Mapping[str, object]) -> Iterator[str]:
         if isinstance(reason, Mapping):
             about = " ".join(str(reason[key]) for key in ("code", "subject") if reason.get(key))
             yield f"  reason  {about} since {reason.get('since')}: {reason.get('detail') or '-'}"
+    yield from _pressure(_table(document, "pressure"))
     link = _table(document, "link")
     if link:
         state = f"connected, MQTT {link.get('protocol')}" if link.get("up") else "down"
@@ -134,6 +135,16 @@ def _rungs(chain: object) -> Iterator[str]:
     for rung in rungs if len(rungs) > 1 or any(rung.get("code") for rung in rungs) else ():
         trouble = f": {rung['code']}: {rung.get('detail')}" if rung.get("code") else ""
         yield f"  rung    {rung.get('rung')} {rung.get('state')}{trouble}"
+
+
+def _pressure(pressure: Mapping[str, object]) -> Iterator[str]:
+    """How far the gateway steps back, why, and what it cannot see."""
+    if not pressure:
+        return
+    codes, unknown = pressure.get("codes"), pressure.get("unknown")
+    why = f" because of {', '.join(map(str, codes))}" if isinstance(codes, list) and codes else ""
+    unseen = f"; not known: {', '.join(map(str, unknown))}" if isinstance(unknown, list) and unknown else ""
+    yield f"pressure  {pressure.get('level')}{why}{unseen}"
 
 
 def _home(sync: Mapping[str, object]) -> Iterator[str]:

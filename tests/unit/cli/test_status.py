@@ -98,6 +98,15 @@ def test_the_way_home_says_how_much_waits_and_for_how_long_there_is_room() -> No
     assert "store     4.0 of 2000.0 MB, room for 41.3 days at today's rate" in said
 
 
+def test_pressure_says_level_reasons_and_what_cannot_be_seen() -> None:
+    pressed = {"level": "lower_rate", "codes": ["throttled"], "facts": {}, "unknown": ["disk_free_share"]}
+    assert list(describe({"pressure": pressed}))[1:] == [
+        "pressure  lower_rate because of throttled; not known: disk_free_share"
+    ]
+    calm = {"level": "full", "codes": [], "facts": {}, "unknown": []}
+    assert list(describe({"pressure": calm}))[1:] == ["pressure  full"]
+
+
 def test_before_the_uplink_has_spoken_the_books_are_there_all_the_same() -> None:
     said = list(describe({"sync": {"receiver": "", "streams": {"alarm": {"made": 1, "home": 0, "waiting": 1}}}}))
 
@@ -179,3 +188,13 @@ def test_a_document_with_nothing_in_it_is_described_all_the_same() -> None:
         "ledger    does not add up: please report this",
         "store     ? of ? MB, trouble: disk full",
     ]
+
+
+def test_every_rung_of_a_chain_is_shown_with_what_is_wrong_with_it() -> None:
+    lost = {"rung": "coral:usb", "state": "resting", "code": "device_lost", "detail": "unplugged"}
+    fine = {"rung": "litert:cpu", "state": "serving", "code": "", "detail": ""}
+    shown = list(lines({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [lost, fine]}}}))
+    assert "  rung    coral:usb resting: device_lost: unplugged" in shown
+    assert "  rung    litert:cpu serving" in shown
+    alone = list(lines({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [fine]}}}))
+    assert not any("rung" in line for line in alone), "a chain of one that works needs no line"
