@@ -193,8 +193,8 @@ def test_a_document_with_nothing_in_it_is_described_all_the_same() -> None:
 def test_every_rung_of_a_chain_is_shown_with_what_is_wrong_with_it() -> None:
     lost = {"rung": "coral:usb", "state": "resting", "code": "device_lost", "detail": "unplugged"}
     fine = {"rung": "litert:cpu", "state": "serving", "code": "", "detail": ""}
-    shown = list(lines({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [lost, fine]}}}))
+    shown = list(describe({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [lost, fine]}}}))
     assert "  rung    coral:usb resting: device_lost: unplugged" in shown
     assert "  rung    litert:cpu serving" in shown
-    alone = list(lines({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [fine]}}}))
+    alone = list(describe({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [fine]}}}))
     assert not any("rung" in line for line in alone), "a chain of one that works needs no line"

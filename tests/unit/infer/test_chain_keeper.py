@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ import pytest
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain import Chain, ChainSpec, Switched, load_chain
 from edged.infer.chain_model import ChainModel
+from edged.infer.lane import Batch, Lane, LaneLimits
 from edged.infer.loading import ModelFile
 from edged.infer.runtime import Abilities, Device, DeviceHealth, LoadOptions, Probe, Runtime
 from edged.messages import ModelInfo, TensorSpec
@@ -395,3 +397,44 @@ def test_switches_that_nobody_asks_for_do_not_pile_up(tmp_path: Path, box: Box) 
         while bench.chain.state.serving != 0:
             bench.turn(after_s=700)
     assert len(_names(bench.chain.take_switches())) <= 1000
+
+
+async def test_a_call_in_a_thread_that_never_returns_costs_one_answer_and_the_next_rung_goes_on(
+    tmp_path: Path, box: Box
+) -> None:
+    bench = await asyncio.to_thread(lambda: Bench(tmp_path, box).turn())
+    stuck = box.newest("npu")
+    assert isinstance(stuck, Repeating)
+    stuck.hang = Event()
+    answers: list[str] = []
+
+    def done(outcome: Batch | InferenceError, _infer_us: int, info: ModelInfo | None) -> None:
+        answers.append(outcome.code if isinstance(outcome, InferenceError) else info.runtime if info else "")
+
+    lane = Lane(
+        "pump",
+        bench.model,
+        reload=bench.chain.renew,
+        clock=bench.clock,
+        post=asyncio.get_running_loop().call_soon_threadsafe,
+        limits=LaneLimits(stuck_after_s=5),
+    )
+    for _ in range(3):
+        lane.submit(ONE, done)
+    await asyncio.to_thread(stuck.entered.wait, 10)
+    bench.clock.advance_s(6)
+    assert lane.check(bench.clock.mono_ns())
+    async with asyncio.timeout(10):
+        while len(answers) < 3:
+            await asyncio.sleep(0.001)
+    assert answers == ["infer_timeout", "cpu:x", "cpu:x"]
+    await asyncio.to_thread(bench.turn)
+    assert not stuck.closed.is_set(), "it is still in its call"
+    stuck.hang.set()
+    async with asyncio.timeout(10):
+        while lane.stats().abandoned:
+            await asyncio.sleep(0.001)
+    await asyncio.to_thread(bench.turn)
+    assert stuck.closed.is_set()
+    await asyncio.to_thread(lane.close, 10)
+    await asyncio.to_thread(bench.chain.close)
