@@ -330,6 +330,7 @@ def _runner(config: Config, item: Loaded, clock: Clock, present: Present, post: 
         stand_in=_stand_in(config, pipeline, rules_alone),
         rates_hz=pipeline.model.rates_hz,
         frames=pipeline.codec == "image",
+        larger=item.larger.chain if item.larger is not None else None,
         ready_limit=queue_limit(config) if pipeline.codec == "image" else READY_LIMIT,
     )
     refit = _Refit(config, item, clock, post)

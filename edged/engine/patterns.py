@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from edged.config.patterns import Detection, Frame
-from edged.errors import ConfigError
 from edged.infer.aside import Aside
 from edged.infer.cascade import CascadeModel, CascadeSpec, Renaming, UpstreamModel
 from edged.infer.frames import FRAMES, Finish, FrameModel, only_input
@@ -139,17 +138,9 @@ class Larger(NamedTuple):
 
 
 def upstream_larger(config: Config, digest: str) -> Larger:
-    """A larger model with the receiver of the results.
-
-    Raises:
-        ConfigError: there is no receiver that can be asked.
-    """
+    """A larger model with the receiver of the results."""
     address = upstream_address(config)
-    if address is None:
-        raise ConfigError(
-            'a cascade with where = "upstream" needs an upstream that can be asked',
-            hint="set [upstream] url to an mqtt:// or mqtts:// address",
-        )
+    assert address is not None, "the configuration says where to ask"
 
     def connect() -> Upstream:
         from edged.infer import upstream_mqtt  # its client library is an extra

@@ -146,6 +146,10 @@ class Report:
             for reason, n in reasons.items():
                 labels = {"pipeline": pipeline, "reason": reason}
                 yield Sample("counter", "edged_left_out", "Windows left out by declared policy", labels, n)
+        text = "Rows by what a cascade told: who answered instead, or why not the larger model"
+        for runner in engine.parts.runners:
+            for note, n in runner.told.items():
+                yield Sample("counter", "edged_told", text, {"pipeline": runner.name, "note": note}, n)
         yield Sample("gauge", "edged_results_waiting", "Results the broker has not acknowledged", {}, self._waiting())
         for state, n in self._devices.counts().items():
             yield Sample("gauge", "edged_devices", "Devices by state", {"state": state}, n)

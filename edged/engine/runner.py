@@ -92,6 +92,7 @@ class RunnerParts(NamedTuple):
     frames: events are pictures; the store has their pixels only where every one counts.
     ready_limit: windows that wait for a lane in memory; the catch-up feeds again below a quarter of it.
     frames_bytes: of frames of policy `latest` that wait; beyond it the oldest are skipped.
+    larger: the chain of the larger model of a cascade, where that is here.
     """
 
     name: str
@@ -117,6 +118,7 @@ class RunnerParts(NamedTuple):
     frames: bool = False
     ready_limit: int = READY_LIMIT
     frames_bytes: int = FRAMES_LIMIT_BYTES
+    larger: Chain | None = None
 
 
 class Job(NamedTuple):
@@ -204,6 +206,8 @@ class Runner:
 
     def count_skips(self) -> None:
         """Enter into the books what `done` has passed; the rest is fed again after a restart, and counted then."""
+        if not self._passed:
+            return
         done = self.done()
         beyond: list[tuple[int, str]] = []
         for seq, reason in self._passed:
@@ -595,6 +599,7 @@ class Runner:
             "model": info.model,
             "model_version": info.version,
             "runtime": info.runtime,
+            **({"placement": dict(info.placement)} if info.placement else {}),
             "host": "lane" if self.parts.lane is not None else "inline",
             "answered": self.answered,
             "failed": self.failed,
@@ -607,6 +612,7 @@ class Runner:
             "lagging": self.lagging,
             "cursor": self.cursor,
             "chain": chain_report(chain.state) if chain is not None else [],
+            **({"larger": chain_report(self.parts.larger.state)} if self.parts.larger is not None else {}),
             "windows": {
                 "late": self.parts.bank.late_count,
                 "restarted": self.parts.bank.restart_count,

@@ -30,7 +30,7 @@ class FrameModel:
     finish: what is done to the answers, and `finished`, the outputs it gives; None: they stay as they are.
 
     Raises:
-        ModelError: `incompatible`, `inner` takes no pictures; `not_installed`, nothing here can decode them.
+        ModelError: `incompatible`, `inner` takes no pictures; `runtime_unavailable`, nothing here can decode them.
     """
 
     def __init__(

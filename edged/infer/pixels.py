@@ -169,10 +169,10 @@ def _arranged(spec: FrameSpec, sheet: np.ndarray, canvas: Canvas) -> np.ndarray:
 
 
 def require_decoder() -> None:
-    """Raise ModelError (`not_installed`) where pictures cannot be decoded."""
+    """Raise ModelError (`runtime_unavailable`) where pictures cannot be decoded."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise ModelError(
-            "not_installed", f"frames cannot be decoded: {error}", hint="install edged with the extra image"
+            "runtime_unavailable", f"frames cannot be decoded: {error}", hint="install edged with the extra image"
         ) from error

@@ -180,7 +180,7 @@ def _yolo_reader(spec: DetectionSpec, output: TensorSpec) -> Callable[[Mapping[s
     elif spec.class_count and middle > 0 and last > 0:
         raise _misfit(spec, (output,), f"neither axis has 4 numbers of a box and {spec.class_count} classes")
     else:
-        transposed = 0 < middle < last or last < 0 < middle  # there are more places than classes
+        transposed = _columns_first(middle, last, 5 + int(spec.objectness))
 
     def read(outputs: Mapping[str, Array], row: int) -> Candidates:
         table = outputs[output.name][row]
@@ -193,6 +193,13 @@ def _yolo_reader(spec: DetectionSpec, output: TensorSpec) -> Callable[[Mapping[s
         return _best_class(table[:, :4], scores)
 
     return read
+
+
+def _columns_first(middle: int, last: int, least: int) -> bool:
+    """Whether the columns stand before the places: there are at least `least` of them, and fewer than places."""
+    if 0 < last < least:
+        return True
+    return middle >= least and (last < 0 or middle < last)
 
 
 def _best_class(boxes: Array, scores: Array) -> Candidates:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -176,3 +178,15 @@ def test_answers_are_finished_in_terms_of_the_frame() -> None:
 def test_a_model_of_two_inputs_takes_no_frames() -> None:
     with pytest.raises(ModelError, match="expected one input"):
         FrameModel(Mean(4, 4, 3, inputs=2), FrameSpec())
+
+
+def test_without_the_extra_a_model_of_frames_is_refused_with_the_cure() -> None:
+    lines = (
+        "import sys; sys.modules['PIL'] = None",
+        "from edged.errors import ModelError",
+        "from edged.infer.pixels import require_decoder",
+        "try: require_decoder()",
+        "except ModelError as error: print(error.code, '|', error.hint)",
+    )
+    told = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "runtime_unavailable | install edged with the extra image"

@@ -57,6 +57,18 @@ def test_a_yolo_gives_centre_and_size_in_pixels_of_the_input_in_either_order(
     assert (round(score, 4), number) == (0.8, 1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "first"),
+    [((-1, 6, 1), True), ((-1, 1, 6), False), ((-1, 6, 8400), True), ((-1, 8400, 6), False), ((-1, 6, -1), True)],
+)
+def test_without_labels_the_shorter_axis_that_can_hold_a_box_has_the_columns(
+    shape: tuple[int, ...], first: bool
+) -> None:
+    table = np.array([[[30], [45], [20], [20], [0.1], [0.8]]], np.float32)
+    detector = Detector(DetectionSpec(), specs(out=shape), 100, 100)
+    assert only_box(detector({"out": table if first else table.transpose(0, 2, 1)}, PLACED))[2] == 1
+
+
 def test_a_yolo_of_free_length_and_with_objectness_multiplies_it_with_the_classes() -> None:
     detector = Detector(DetectionSpec(objectness=True), specs(out=(-1, -1, 8)), 100, 100)
     table = np.array([[[30, 45, 20, 20, 0.9, 0.1, 0.8, 0.2], [30, 45, 20, 20, 0.5, 0.1, 0.8, 0.2]]], np.float32)
