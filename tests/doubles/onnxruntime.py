@@ -114,7 +114,8 @@ class ForgedLibrary:
     def register_execution_provider_library(self, name: str, path: str) -> None:
         if path.endswith("broken.so"):
             raise Fail(f"Failed to load library {path}")
-        assert name not in [known for known, _ in self.registered], "a second registration is an error"
+        if name in [known for known, _ in self.registered]:
+            raise Fail(f"EP library is already registered under {name}")
         self.registered.append((name, path))
 
     def preload_dlls(self) -> None:

@@ -24,6 +24,7 @@ OPENVINO = "OpenVINOExecutionProvider"
 QNN = "QNNExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 
+_REGISTERED_TEXT = "already registered"
 _BUILT_IN_FILES = {CUDA: "libonnxruntime_providers_cuda.so", TENSORRT: "libonnxruntime_providers_tensorrt.so"}
 
 
@@ -151,9 +152,10 @@ class Providers:
         try:
             self._library.register_execution_provider_library(place.plugin, os.fspath(path))
         except (*ORT_EXCEPTIONS, RuntimeError) as error:
-            raise ModelError(
-                "runtime_unavailable", f"Cannot load {place.provider}: {first_line(str(error))}", hint=hint
-            ) from error
+            if _REGISTERED_TEXT not in str(error):  # by another object of this process: it stays for good
+                raise ModelError(
+                    "runtime_unavailable", f"Cannot load {place.provider}: {first_line(str(error))}", hint=hint
+                ) from error
         self._registered.add(place.plugin)
 
 

@@ -192,6 +192,7 @@ def test_a_plug_in_provider_is_registered_once_and_given_one_device(file: ModelF
     runtime = OnnxRuntime(library, plugin)
     for _ in range(2):
         runtime.load(file, "openvino-gpu", LoadOptions())
+    OnnxRuntime(library, plugin).load(file, "openvino-gpu", LoadOptions())  # another object of the same process
     assert library.registered == [("onnxruntime_ep_openvino", "/packages/onnxruntime_ep_openvino/provider.so")]
     ((device, told),) = library.sessions[0].options.devices
     assert device is wanted
