@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edged.errors import ModelError
 from edged.infer.hosting import probing, wire
 from edged.infer.hosting.limits import DEFAULTS, WorkerLimits
 from edged.infer.hosting.model import HostedModel, unload_abandoned
 from edged.infer.hosting.process import LINUX, Ended, System, WorkerProcess
+from edged.infer.hosting.seats import DeviceStats, Seat, Turn, stats_of
 from edged.infer.runtime import Device, Probe
 from edged.policy.faults import fault_of
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from edged.infer.runtime import LoadOptions
     from edged.ports import Clock, Model
 
-DeviceState = Literal["up", "ending", "down", "needs_power_cycle"]
+__all__ = ["DeviceStats", "Devices", "Log"]
+
 _MARGIN_S = 1.0  # beyond the times that ending a process takes
 
 
@@ -30,44 +31,6 @@ class Log(Protocol):
     def info(self, event: str, **fields: object) -> None: ...
 
     def warning(self, event: str, **fields: object) -> None: ...
-
-
-class DeviceStats(NamedTuple):
-    """One device now. calls: in all its processes. restarts: processes after the first. rss_bytes: at the last `check`.
-
-    code, detail: why the last process ended; empty while one is up.
-    """
-
-    rung: str
-    state: DeviceState
-    pid: int
-    models: int
-    calls: int
-    restarts: int
-    rss_bytes: int
-    code: str = ""
-    detail: str = ""
-
-
-class _Seat:
-    """The place of one device: its process, and what is known of those before it. `lock`: who loads or replaces."""
-
-    def __init__(self, rung: str) -> None:
-        self.rung = rung
-        self.lock = threading.Lock()
-        self.process: WorkerProcess | None = None
-        self.models: list[HostedModel] = []
-        self.started_ns: deque[int] = deque()
-        self.starts = 0
-        self.calls_before = 0
-        self.rss_bytes = 0
-        self.told_end: WorkerProcess | None = None
-        self.recycle_from_ns = 0
-
-    def take(self, process: WorkerProcess) -> None:
-        """From now on this is the process of the device."""
-        self.calls_before += 0 if self.process is None else self.process.calls
-        self.process, self.models, self.rss_bytes = process, [], 0
 
 
 class Devices:
@@ -95,7 +58,7 @@ class Devices:
         self._log = log
         self._system = system if command is None else system._replace(command=command)
         self._available_bytes = available_bytes
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, Seat] = {}
         self._processes: set[WorkerProcess] = set()  # all that may live, those of probes and preparations included
         self._lock = threading.Lock()  # of the two above
         self._numbers = iter(range(1, 2**62))
@@ -131,7 +94,7 @@ class Devices:
         try:
             return probing.look(guest, rung, self._clock.mono_ns() + int(timeout_s * 1e9))
         finally:
-            guest.end("worker_gone", f"{rung}: probed")
+            self._dismiss(guest)
 
     def prepare(self, rung: str, file: ModelFile, options: LoadOptions, timeout_s: float) -> None:
         """Let the runtime make what `load` needs, in a child of its own at low priority.
@@ -143,7 +106,7 @@ class Devices:
         try:
             probing.prepare(guest, rung, file, options, self._clock.mono_ns() + int(timeout_s * 1e9))
         finally:
-            guest.end("worker_gone", f"{rung}: prepared")
+            self._dismiss(guest)
 
     def check(self) -> tuple[str, ...]:
         """Call regularly: rungs whose process has ended since the last check, idle ones that were wedged included.
@@ -156,6 +119,7 @@ class Devices:
             process = seat.process
             if process is None:
                 continue
+            self._end_if_unused(seat, process)
             self._look_after(process)
             seat.rss_bytes = process.rss_bytes()
             if process.state != "up" and seat.told_end is not process:
@@ -217,7 +181,7 @@ class Devices:
 
     def statistics(self) -> tuple[DeviceStats, ...]:
         """Every device that ever had a process. Does not block."""
-        return tuple(self._stats(seat) for seat in tuple(self._seats.values()))
+        return tuple(stats_of(seat) for seat in tuple(self._seats.values()))
 
     def close(self, timeout_s: float) -> None:
         """End every process and wait for it. Calls in progress, and later ones, get `closed`."""
@@ -232,14 +196,14 @@ class Devices:
 
     # --- processes ---
 
-    def _seat(self, rung: str) -> _Seat:
+    def _seat(self, rung: str) -> Seat:
         with self._lock:
-            return self._seats.setdefault(rung, _Seat(rung))
+            return self._seats.setdefault(rung, Seat(rung))
 
-    def _turn(self, seat: _Seat) -> _Turn:
-        return _Turn(seat, self._limits.load_s)
+    def _turn(self, seat: Seat) -> Turn:
+        return Turn(seat, self._limits.load_s)
 
-    def _process_of(self, seat: _Seat, file: ModelFile) -> WorkerProcess:
+    def _process_of(self, seat: Seat, file: ModelFile) -> WorkerProcess:
         """The process of a device, started if need be, after the last one has let go of the device."""
         process = seat.process
         if process is not None and process.state == "up":
@@ -258,7 +222,7 @@ class Devices:
         seat.take(started)
         return started
 
-    def _start(self, seat: _Seat, model_bytes: int) -> WorkerProcess:
+    def _start(self, seat: Seat, model_bytes: int) -> WorkerProcess:
         """A new process in this seat; a successor is not seated yet. Raises ModelError."""
         limits = self._limits
         now_ns = self._clock.mono_ns()
@@ -329,7 +293,7 @@ class Devices:
         return ModelError(code, failure.message, hint=failure.hint, retryable=failure.retryable)
 
     def _exchange_processes(
-        self, seat: _Seat, old: WorkerProcess, successor: WorkerProcess, pairs: list[tuple[HostedModel, HostedModel]]
+        self, seat: Seat, old: WorkerProcess, successor: WorkerProcess, pairs: list[tuple[HostedModel, HostedModel]]
     ) -> None:
         """Between two calls: who waits for a turn on the old process gets it on the new one."""
         with old.lock:
@@ -343,17 +307,30 @@ class Devices:
         if self._log is not None:
             self._log.info("device_process_replaced", code=seat.rung, before=old.pid, after=successor.pid)
 
+    def _end_if_unused(self, seat: Seat, process: WorkerProcess) -> None:
+        """End a process that has been without a model for long, unless somebody is just about to load one."""
+        if process.models or not seat.lock.acquire(blocking=False):
+            return
+        try:
+            unused_ns = self._clock.mono_ns() - process.touched_ns
+            if not process.models and unused_ns > self._limits.idle_end_s * 1e9:
+                process.end("idle", f"{process.name}: no model for {self._limits.idle_end_s} s")
+        finally:
+            seat.lock.release()
+
+    def _dismiss(self, guest: WorkerProcess) -> None:
+        """End the process of a probe or a preparation, and let it let go of the device before anybody loads."""
+        guest.end("worker_gone", f"{guest.name}: its question is answered")
+        guest.wait_settled(self._limits.grace_s + self._limits.kill_wait_s + _MARGIN_S)
+
     def _look_after(self, process: WorkerProcess) -> None:
-        """Unload, ping, or end a process that is idle; one that is busy has a deadline of its own."""
+        """Unload from, and ping, a process that is idle; one that is busy has a deadline of its own."""
         if process.state != "up" or not process.lock.acquire(blocking=False):
             return
         try:
-            now_ns = self._clock.mono_ns()
-            deadline_ns = now_ns + int(self._limits.ping_s * 1e9)
+            deadline_ns = self._clock.mono_ns() + int(self._limits.ping_s * 1e9)
             unload_abandoned(process, deadline_ns)
-            if not process.models and now_ns - process.touched_ns > self._limits.idle_end_s * 1e9:
-                process.end("idle", f"{process.name}: no model for {self._limits.idle_end_s} s")
-            elif process.state == "up":
+            if process.state == "up":
                 process.exchange(wire.Ping(), deadline_ns)
         except Ended:  # told by the state
             pass
@@ -380,40 +357,3 @@ class Devices:
                 "device_process_ended", code=process.name, pid=process.pid, reason=process.end_code,
                 detail=process.end_message,
             )  # fmt: skip
-
-    def _stats(self, seat: _Seat) -> DeviceStats:
-        process = seat.process
-        restarts = max(0, seat.starts - 1)
-        if process is None:
-            return DeviceStats(seat.rung, "down", 0, 0, seat.calls_before, restarts, 0)
-        state: DeviceState = {"starting": "up", "up": "up", "ending": "ending", "stuck": "needs_power_cycle"}.get(
-            process.state, "down"
-        )  # type: ignore[assignment]
-        up = state == "up"
-        return DeviceStats(
-            seat.rung,
-            state,
-            0 if state == "down" else process.pid,
-            len(process.models) if up else 0,
-            seat.calls_before + process.calls,
-            restarts,
-            seat.rss_bytes if up else 0,
-            "" if up else process.end_code,
-            "" if up else process.end_message,
-        )
-
-
-class _Turn:
-    """Who loads into, or replaces, the process of a device; others wait, but not for ever."""
-
-    def __init__(self, seat: _Seat, wait_s: float) -> None:
-        self._seat = seat
-        self._wait_s = wait_s
-
-    def __enter__(self) -> None:
-        if not self._seat.lock.acquire(timeout=self._wait_s):
-            text = f"{self._seat.rung}: another model has been loading for {self._wait_s} s"
-            raise ModelError("device_unavailable", text, retryable=True)
-
-    def __exit__(self, *_: object) -> None:
-        self._seat.lock.release()

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-P", "-m", "edged.infer.hosting.worker")
 STDERR_BYTES = 4096
-_EXIT_TOLD_S = 0.006  # from the end of the socket to the exit status: the crash must be noticed within 20 ms
+# How long to wait for the exit status and the last words when the socket has ended.
+_TOLD_S = 1.0
+_CALL_TOLD_S = 0.006  # a crash in a call must be noticed within 20 ms; most have told by then
 _ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",
     # Libraries that start a thread per processor just because they are imported; sessions get theirs by LoadOptions.
@@ -97,7 +99,7 @@ class WorkerProcess:
         self.inputs, self.outputs = (Slot(descriptor, limits.slot_bytes) for descriptor in self._descriptors)
         self._events = select.poll()
         self._events.register(self._ours, select.POLLIN)
-        # Not daemonic by need but by fate: at the exit of the interpreter the kernel ends the child with this thread.
+        # A daemon that leaves without `close` must not wait here: the kernel ends the child with this thread.
         thread = threading.Thread(target=self._live, name=f"process {name}", daemon=True)
         try:
             thread.start()
@@ -113,7 +115,7 @@ class WorkerProcess:
         with self.lock:
             if self.state != "starting":
                 raise self.ended()
-            reply = self._receive(0, deadline_ns)
+            reply = self._receive(0, deadline_ns, _TOLD_S)
             if not isinstance(reply, wire.Hello) or reply.protocol != wire.PROTOCOL:
                 raise self.broken(f"expected hello of protocol {wire.PROTOCOL}, got {reply}")
             with self._ending:
@@ -131,11 +133,12 @@ class WorkerProcess:
             raise self.ended()
         self._number = (self._number + 1) & 0xFFFFFFFF
         packet = wire.pack(self._number, request)
+        told_s = _CALL_TOLD_S if type(request) is wire.Infer else _TOLD_S
         try:
             self._ours.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise self._crashed(f"it does not read: {error.strerror}") from error
-        return self._receive(self._number, deadline_ns)
+            raise self._crashed(f"it does not read: {error.strerror}", told_s) from error
+        return self._receive(self._number, deadline_ns, told_s)
 
     def ended(self) -> Ended:
         """Why nobody answers here any more."""
@@ -167,7 +170,7 @@ class WorkerProcess:
             return 0
         return pages * os.sysconf("SC_PAGESIZE")
 
-    def _receive(self, number: int, deadline_ns: int) -> wire.Reply:
+    def _receive(self, number: int, deadline_ns: int, told_s: float) -> wire.Reply:
         left_ms = (deadline_ns - self.mono_ns()) / 1e6
         if not self._events.poll(max(0.0, left_ms)):
             message = f"{self.name}: no answer in time; the process {self.pid} is being ended"
@@ -176,9 +179,9 @@ class WorkerProcess:
         try:
             size = self._ours.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
         except OSError as error:
-            raise self._crashed(str(error.strerror)) from error
+            raise self._crashed(str(error.strerror), told_s) from error
         if not size:
-            raise self._crashed("it closed its socket")
+            raise self._crashed("it closed its socket", told_s)
         try:
             return wire.reply_of(self._whole[:size], number)
         except wire.BadPacket as error:
@@ -190,9 +193,9 @@ class WorkerProcess:
         self.end("worker_crashed", message)
         return Ended("worker_crashed", message)
 
-    def _crashed(self, what: str) -> Ended:
+    def _crashed(self, what: str, told_s: float) -> Ended:
         self.end("worker_crashed", f"{self.name}: the process {self.pid} is lost: {what}")
-        self._settled.wait(_EXIT_TOLD_S)  # then `_bury` has put the exit status and the last words in its place
+        self._settled.wait(told_s)  # then `_bury` has put the exit status and the last words in its place
         return self.ended()
 
     # --- the thread of the process ---
