@@ -9,8 +9,8 @@ import msgspec
 
 from edged.engine.delivery import RESULTS
 from edged.ops.meters import Sample
+from edged.policy.causes import MODES
 from edged.policy.governor import LEVELS
-from edged.policy.mode import MODES
 from edged.timestamps import rfc3339_ms
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from edged.policy import chain
+from edged.policy.causes import CAUSES, MACHINES, MEANINGS, MODES, OF_THE_GOVERNOR, Cause, Machine
 from edged.policy.governor import LEVELS, RUNGS
-from edged.policy.mode import CAUSES, MACHINES, MEANINGS, MODES, OF_THE_GOVERNOR, Cause, Machine
 
 MACHINE_MEANINGS: dict[Machine, str] = {
     "plant link": "connection, subscriptions and rights at the plant's broker, and what it lost",

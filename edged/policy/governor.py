@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from edged.policy.mode import Mode
+    from edged.policy.causes import Mode
 
 Level = Literal["full", "lower_rate", "smaller_model", "summaries", "essential"]
 

@@ -14,7 +14,7 @@ from edged.demo.train import MODELS
 from edged.infer.chain import ChainSpec, Serving, load_chain
 from edged.infer.registry import find_runtime
 from edged.infer.runtime import PlainRuntime, Runtime
-from edged.policy.mode import CAUSES
+from edged.policy.causes import CAUSES
 from tests.contract.promises import REFERENCE
 from tests.doubles.broker import Mosquitto
 from tests.doubles.clock import FakeClock

@@ -9,8 +9,8 @@ import pytest
 
 from edged.ops.mode_reference import MACHINE_MEANINGS, main, reference
 from edged.policy import chain
+from edged.policy.causes import CAUSES, MACHINES, MODES
 from edged.policy.governor import LEVELS
-from edged.policy.mode import CAUSES, MACHINES, MODES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = REPOSITORY / "docs" / "modes.md"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edged.policy.causes import CAUSES
 from edged.policy.chain import ChainState, Rung, RungState
 from edged.policy.compute import SERVICE_CODES, rung_causes, service_cause
 from edged.policy.faults import FAULTS, UNKNOWN, fault_of
-from edged.policy.mode import CAUSES
 
 
 @pytest.mark.parametrize(

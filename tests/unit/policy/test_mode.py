@@ -8,17 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.policy.causes import CAUSES, MACHINES, MEANINGS, MODES, OF_ONE_PIPELINE, Machine
 from edged.policy.governor import LADDER, LINGERING, RUNGS
 from edged.policy.governor import Cause as Row
 from edged.policy.mode import (
-    CAUSES,
-    MACHINES,
-    MEANINGS,
-    MODES,
-    OF_ONE_PIPELINE,
     Cleared,
     Event,
-    Machine,
     ModeChanged,
     ModeState,
     Raised,
