@@ -6,7 +6,6 @@ What the store keeps of a frame is a line of JSON: format, size and digest; the 
 from __future__ import annotations
 
 import hashlib
-from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -61,7 +60,7 @@ class _Frame(msgspec.Struct, omit_defaults=True):
     height: int
     size_bytes: int
     sha256: str
-    data: str = ""  # base64
+    data: bytes = b""  # base64 in JSON
 
 
 class _Event(msgspec.Struct):
@@ -93,11 +92,9 @@ class ImageSource:
     def reread(self, topic: str, payload: bytes) -> bytes | None:
         """The frame of a stored event; None when its pixels were not kept, or it is no event of this source."""
         try:
-            frame = _decode(payload).frame
-            pixels = b64decode(frame.data, validate=True)
-        except (msgspec.DecodeError, ValueError):
+            return _decode(payload).frame.data or None
+        except msgspec.DecodeError:
             return None
-        return pixels or None
 
     def _event(self, topic: str, payload: bytes) -> ParsedFrame:
         header = self._checked(payload)
@@ -106,7 +103,7 @@ class ImageSource:
         ts, seq, boot = self._ts(levels), self._seq(levels), self._boot(levels)
         frame = _Frame(*header, len(payload), hashlib.sha256(payload).hexdigest())
         if self._spec.keep:
-            frame.data = b64encode(payload).decode()
+            frame.data = payload
         return device, ts, seq, boot, payload, msgspec.json.encode(_Event(frame))
 
     def _checked(self, payload: bytes) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.doubles.broker import Mosquitto
 from tests.doubles.daemon import Daemon
+from tests.doubles.hub_process import HubProcess
 from tests.doubles.scada import Scada
+from tests.doubles.waiting import until
 from tests.integration.patterns.conftest import Camera
 from tests.integration.patterns.test_frames import brightness_model, picture
 from tests.integration.patterns.test_frames import pipeline as pictures
@@ -39,8 +42,12 @@ name = "judge"
 topics = ["in/+"]
 device = "{{topic[1]}}"
 input = {{ fields = ["a"], ts_source = "arrival" }}
-model = {{ path = {json.dumps(str(small))}, chain = ["onnxruntime:cpu"], cascade = {{ {cascade} }} }}
 output = {{ kind = "classification", labels = ["low", "high"] }}
+[pipeline.model]
+path = {json.dumps(str(small))}
+chain = ["onnxruntime:cpu"]
+deadline_ms = 9000
+cascade = {{ {cascade} }}
 """
 
 
@@ -107,3 +114,41 @@ def test_a_cascade_sees_pictures_and_each_model_has_its_own_size(
         camera.send("cam/gate/jpg", picture(160, size=(8, 8)))
         (result,) = scada.until_results(1)
     assert (result["model"], result["label"], result["quality_reasons"]) == ("large", "bright", [])
+
+
+def test_the_larger_model_may_be_the_hubs_and_when_it_is_away_the_small_answer_stands(
+    tmp_path: Path, broker: Mosquitto, camera: Camera
+) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    small, large = share_model(tmp_path / "small.onnx", 1.0), share_model(served / "large.onnx", 1.5)
+    digest = hashlib.sha256(large.read_bytes()).hexdigest()
+    cascade = f'where = "upstream", sha256 = "{digest}", high = 0.8, max_escalations_per_s = 100, deadline_ms = 9000'
+    upstream = f'[upstream]\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
+    tables = (
+        f'[broker]\nurl = "mqtt://127.0.0.1:{broker.port}"\n[gateways]\nallow = ["plant/*"]\n'
+        f"[inference]\nmodels_dir = {json.dumps(str(served))}\n"
+    )
+    with (
+        HubProcess(tmp_path / "hub", tables) as hub,
+        Daemon(tmp_path, broker.port, pipeline(small, cascade), upstream) as daemon,
+        Scada(broker.port) as scada,
+    ):
+        hub.start().healthy()
+        daemon.start().connected()
+
+        def answered_above() -> bool:
+            camera.send("in/d", json.dumps({"a": 0.6}).encode())
+            return any(result["model"] == "upstream" for result in list(scada.results))
+
+        until(answered_above, "the hub has answered", every_s=0.5)
+        (above,) = [result for result in scada.results if result["model"] == "upstream"][:1]
+        assert (above["runtime"], above["model_sha256"], above["quality"]) == ("upstream", digest, 192)
+        assert (above["label"], round(above["score"], 3)) == ("high", 0.9)
+        hub.kill()
+        before = len(scada.results)
+        camera.send("in/d", json.dumps({"a": 0.6}).encode())
+        until(lambda: len(scada.results) > before, "the small model answers")
+        last = scada.results[-1]
+    assert (last["model"], last["label"], last["quality"]) == ("small", "high", 64)
+    assert last["quality_reasons"][0] in {"escalation_late", "escalation_failed"}
