@@ -17,7 +17,7 @@ class _Slow:
     def __init__(self, model: Any, item_s: float) -> None:
         self._model = model
         self._item_s = item_s
-        self.info = model.info._replace(runtime="tensorrt:gpu")
+        self.info = model.info._replace(runtime="stand_in:cpu")
 
     def infer(self, batch: Any, *, deadline_s: float) -> Any:
         answer = self._model.infer(batch, deadline_s=deadline_s)

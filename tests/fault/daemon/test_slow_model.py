@@ -54,7 +54,7 @@ class Plant:
 @pytest.fixture
 def plant(tmp_path: Path, broker: Mosquitto, single_model: Path, window_model: Path) -> Iterator[Plant]:
     slow = pipeline(
-        "slow", window_model, window=WINDOW, stride=STRIDE, chain="tensorrt:gpu", model_more="deadline_ms = 20000"
+        "slow", window_model, window=WINDOW, stride=STRIDE, chain="stand_in:cpu", model_more="deadline_ms = 20000"
     )
     env = {"PYTHONPATH": str(PLUGINS), "STAND_IN_MS": str(SLOW_MS)}
     with (
