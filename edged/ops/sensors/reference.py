@@ -141,6 +141,41 @@ FACTS: Mapping[str, tuple[str, str]] = {
     ),
 }
 
+
+class Measure(NamedTuple):
+    """One row: what a level takes, from whom, and where it is counted."""
+
+    what: str
+    reaches: str
+    seen: str
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "rate",
+        'pipelines with `input.may_slow = true`, or `policy = "latest"`: of each device this share of the windows is '
+        "answered, evenly, the first one after a change always",
+        "ledger `left_out`, reason `slowed`; `edged_left_out`; `share` of the pipeline in `edged status`; `degraded` "
+        "in its results",
+    ),
+    Measure(
+        "smaller model",
+        "pipelines with `[pipeline.model.smaller]`: it answers once nothing of the other one is on its way",
+        "`model`, `model_version` and `degraded` in its results",
+    ),
+    Measure(
+        "summaries only",
+        "`[upstream]` with the stream `result`: what has not left within a minute goes home as a summary by minute; "
+        "alarms and the plant's broker are not touched",
+        "`tombstones` and `summaries` of the hub, reason `pressure`",
+    ),
+    Measure(
+        "alarms only",
+        "pipelines without `alarm`: no window is answered",
+        "ledger `left_out`, reason `not_essential`; `edged_left_out`",
+    ),
+)
+
 _HEAD = """# Device health
 
 <!-- Written by `python -m edged.ops.sensors.reference docs/reference/device-health.md`; change the tables instead. -->
@@ -149,9 +184,11 @@ What the box says about itself, and how far the gateway steps back when it says 
 
 ## What is read
 
-Everything is read by small readers of our own from `/sys`, `/proc` and NVML, in a thread or a child process, because
-a sick driver may keep a read waiting. Each reads a bounded number of devices. Nothing needs to be installed or
-configured.
+Everything is read every %INTERVAL% s by small readers of our own from `/sys`, `/proc` and NVML, in a thread of its own
+that nobody waits for: a sick driver may keep a read waiting, and then everything is unknown after 5 s until it returns.
+Each reads a bounded number of devices. Nothing needs to be installed or configured. `edged status --json` and
+`R/health` have the numbers under `device`, level, reasons, facts and what is unknown under `pressure`; the metrics are
+`edged_device` and `edged_governor_level`. [`edged doctor`](doctor.md) says beforehand what will not be seen.
 
 **Unknown is not ok and not zero.** A value that the box does not say is absent wherever it would be told. A temperature
 below −60 °C or above 200 °C, a negative count, a share beyond the whole is unknown as well: sensors say such things
@@ -183,6 +220,14 @@ unknown. A reason whose value has become unknown therefore stays until the value
 
 Thresholds are planning figures, not measurements. Codes are never renamed.
 
+What a level takes is taken only from what declares it, and counted:
+
+| measure | reaches | where it is seen |
+|---|---|---|
+%MEASURES%
+What is stored at all is stored at every level. After a restart what was left out is neither answered nor counted again.
+The level is forgotten: the pressure is measured anew.
+
 | reason | level | entered | samples | leaves | held for | means |
 |---|---|---|---|---|---|---|
 """
@@ -199,9 +244,11 @@ def reference() -> str:
     """The whole page."""
     levels = "".join(_level(level) for level in LEVELS)
     return (
-        _HEAD
+        _HEAD.replace("%INTERVAL%", str(SAMPLE_INTERVAL_S))
         + "".join(_source(source) for source in SOURCES)
-        + _LEVELS.replace("%LEVELS%\n", levels + "\n")
+        + _LEVELS.replace("%LEVELS%\n", levels + "\n").replace(
+            "%MEASURES%\n", "".join(_row(*measure) for measure in MEASURES) + "\n"
+        )
         + "".join(_cause(cause) for cause in LADDER)
         + _FACTS
         + "".join(f"| `{name}` | {unit} | {text} |\n" for name, (unit, text) in FACTS.items())
