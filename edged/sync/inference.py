@@ -161,18 +161,24 @@ def refusal(question_id: str, model: str, reason: str, detail: str) -> Answer:
 
 def decode_question(message: bytes) -> tuple[Question, tuple[Packed, ...]]:
     """The question and its tensors, still packed. Raises `Refusal`: `bad_message`, `too_large`."""
-    question, body = _split(message, Question)
+    question = question_line(message)
+    return question, _tensors(question, _body(message, question))
+
+
+def question_line(message: bytes) -> Question:
+    """What a question is about, without a look at its tensors. Raises `Refusal`: `bad_message`, `too_large`."""
+    question = _line(message, Question)
     for name in (question.site, question.gateway):
         _require(0 < len(name) <= NAME_MAX_CHARS, "site and gateway are names")
     _require(len(question.answer_to) <= TOPIC_MAX_CHARS, "answer_to is a topic")
     _require(0 < question.within_ms <= WITHIN_MAX_MS, f"within_ms is 1 to {WITHIN_MAX_MS}")
-    return question, _tensors(question, body)
+    return question
 
 
 def decode_answer(message: bytes) -> tuple[Answer, tuple[Packed, ...]]:
     """The answer and its tensors, still packed. Raises `Refusal`: `bad_message`, `too_large`."""
-    answer, body = _split(message, Answer)
-    return answer, _tensors(answer, body)
+    answer = _line(message, Answer)
+    return answer, _tensors(answer, _body(message, answer))
 
 
 def unpack(tensor: Packed) -> bytes:
@@ -191,12 +197,11 @@ def unpack(tensor: Packed) -> bytes:
     return data
 
 
-def _split(message: bytes, kind: type[H]) -> tuple[H, bytes]:
+def _line(message: bytes, kind: type[H]) -> H:
     if len(message) > MESSAGE_MAX_BYTES:
         raise Refusal("too_large", f"{len(message)} bytes, at most {MESSAGE_MAX_BYTES} are read")
-    line, newline, body = message[: HEADER_MAX_BYTES + 1].partition(b"\n")
+    line, newline, _ = message[: HEADER_MAX_BYTES + 1].partition(b"\n")
     _require(bool(newline), f"the first line is longer than {HEADER_MAX_BYTES} bytes, or there is only one")
-    body = message[len(line) + 1 :]
     try:
         header = msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -204,8 +209,13 @@ def _split(message: bytes, kind: type[H]) -> tuple[H, bytes]:
     _require(header.v == VERSION, f"v is {VERSION}")
     _require(_ID.fullmatch(header.id) is not None, "id has 32 hex digits")
     _require(_DIGEST.fullmatch(header.model) is not None, "model is a SHA-256")
+    return header
+
+
+def _body(message: bytes, header: Question | Answer) -> bytes:
+    body = message.partition(b"\n")[2]
     _require(digest_of(body) == header.sha256, "the bytes are not those that the header is about")
-    return header, body
+    return body
 
 
 def _tensors(header: Question | Answer, body: bytes) -> tuple[Packed, ...]:
