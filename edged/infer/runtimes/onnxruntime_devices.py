@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edged.errors import ModelError
 from edged.infer.runtimes.onnxruntime_library import ORT_EXCEPTIONS, first_line
+from edged.infer.runtimes.shared_objects import is_loaded
 
 if TYPE_CHECKING:
     from edged.infer.runtime import LoadOptions
@@ -76,11 +77,17 @@ def plugin_library(package: str) -> str:
 
 
 class Providers:
-    """What the installed library offers. `library`: onnxruntime; `plugin`: package name -> path of its library."""
+    """What the installed library offers.
 
-    def __init__(self, library: Any, plugin: Callable[[str], str] = plugin_library) -> None:
+    library: onnxruntime. plugin: package name -> path of its library. loaded: is a library with this in its path here?
+    """
+
+    def __init__(
+        self, library: Any, plugin: Callable[[str], str] = plugin_library, loaded: Callable[[str], bool] = is_loaded
+    ) -> None:
         self._library = library
         self._plugin = plugin
+        self._is_loaded = loaded
         self._registered: set[str] = set()
 
     def attach(self, device: str, session_options: Any, options: LoadOptions, cache: Path | None) -> dict[str, Any]:
@@ -145,6 +152,12 @@ class Providers:
         if place.plugin in self._registered:
             return
         hint = f"pip install 'edged[{place.extra}]'"
+        if place.provider == OPENVINO and self._is_loaded("/openvino/libs/"):
+            raise ModelError(
+                "runtime_unavailable",
+                f"Cannot use onnxruntime:{device}: this process has loaded the package openvino already",
+                hint="chains host the two in processes of their own; in a program, start another process",
+            )
         try:
             path = self._plugin(place.plugin)
         except (ImportError, AttributeError, OSError) as error:

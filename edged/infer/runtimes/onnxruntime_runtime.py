@@ -11,9 +11,10 @@ import onnxruntime as ort
 from edged.errors import InferenceError, ModelError
 from edged.infer.batch_check import BatchCheck
 from edged.infer.runtime import Abilities, Device, DeviceHealth, LoadOptions, Probe
-from edged.infer.runtimes.onnxruntime_devices import PLACES, Providers, place_of, plugin_library
+from edged.infer.runtimes.onnxruntime_devices import CPU, PLACES, Providers, place_of, plugin_library
 from edged.infer.runtimes.onnxruntime_library import ORT_EXCEPTIONS, call_error, load_error
 from edged.infer.runtimes.onnxruntime_placement import Assigned, count_by_provider, refuse_elsewhere
+from edged.infer.runtimes.shared_objects import is_loaded
 from edged.messages import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -88,17 +89,23 @@ class OrtModel:
 
 
 class OnnxRuntime:
-    """Implements `edged.infer.runtime.Runtime`. `library`: onnxruntime; `plugin`: where a provider's package lies."""
+    """Implements `edged.infer.runtime.Runtime`. What is given stands for the library, packages and process."""
 
     name = "onnxruntime"
 
-    def __init__(self, library: Any = ort, plugin: Callable[[str], str] = plugin_library) -> None:
+    def __init__(
+        self,
+        library: Any = ort,
+        plugin: Callable[[str], str] = plugin_library,
+        loaded: Callable[[str], bool] = is_loaded,
+    ) -> None:
         self._library = library
-        self._providers = Providers(library, plugin)
+        self._providers = Providers(library, plugin, loaded)
 
     def abilities(self, device: str) -> Abilities:
+        """Even on the processor OpenVINO's provider needs a process: it brings a copy of the library `openvino`."""
         place = PLACES.get(device.partition(":")[0])
-        if place is None or place.hardware == "CPU":
+        if place is None or place.provider == CPU:
             return Abilities(("onnx",), concurrent=_CALLS_AT_ONCE)
         return Abilities(("onnx",), isolation="process", prepares=device.startswith("tensorrt"))
 

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.runtimes.fault_texts import is_device_lost, is_out_of_memory
+from edged.infer.runtimes.shared_objects import is_loaded
 
 if TYPE_CHECKING:
     from edged.infer.loading import ModelFile
 
+if is_loaded("/onnxruntime_ep_openvino/"):
+    # Its copy of libopenvino, which lacks most readers of formats, would be taken for ours.
+    raise ImportError("onnxruntime has loaded its own OpenVINO into this process; another process can have this one")
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # to Python: it is not installed
 ov: Any = import_module("openvino")
 ov_frontend: Any = import_module("openvino.frontend")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,7 @@ from edged.infer.loading import ModelFile, open_model
 from edged.infer.runtime import DeviceHealth, LoadOptions
 from edged.infer.runtimes.onnxruntime_devices import CPU, CUDA, OPENVINO, PLACES, QNN, TENSORRT, place_of
 from edged.infer.runtimes.onnxruntime_runtime import PROBE_MODEL, OnnxRuntime
+from edged.infer.runtimes.shared_objects import is_loaded
 from tests.doubles.onnxruntime import ForgedLibrary, Node, Part, listed
 from tests.unit.infer.models import save, sum_model, unary
 
@@ -34,13 +37,18 @@ def plugin(package: str) -> str:
     return f"/packages/{package}/provider.so"
 
 
+def runtime_of(library: ForgedLibrary, find: Any = plugin) -> OnnxRuntime:
+    """In a process that has not loaded the package `openvino`, whatever other tests have done to this one."""
+    return OnnxRuntime(library, find, lambda part: False)
+
+
 def gpu(*nodes: Part, providers: Sequence[str] = (CUDA, CPU), **more: Any) -> ForgedLibrary:
     return ForgedLibrary(providers=providers, nodes=nodes or [Part(CUDA, [SUM])], **more)
 
 
 def refusal(library: ForgedLibrary, file: ModelFile, device: str, find: Any = plugin) -> ModelError:
     with pytest.raises(ModelError) as caught:
-        OnnxRuntime(library, find).load(file, device, LoadOptions())
+        runtime_of(library, find).load(file, device, LoadOptions())
     return caught.value
 
 
@@ -59,12 +67,9 @@ def test_other_names_are_refused_with_those_there_are(device: str) -> None:
     assert caught.value.code == "device_unavailable"
 
 
-def test_only_what_cannot_hang_runs_in_a_thread() -> None:
+def test_only_the_processor_without_a_plug_in_runs_in_a_thread() -> None:
     declared = {device: OnnxRuntime(ForgedLibrary()).abilities(device) for device in PLACES}
-    assert {device for device, abilities in declared.items() if abilities.isolation == "thread"} == {
-        "cpu",
-        "openvino-cpu",
-    }
+    assert [device for device, abilities in declared.items() if abilities.isolation == "thread"] == ["cpu"]
     assert [device for device, abilities in declared.items() if abilities.prepares] == ["tensorrt"]
 
 
@@ -189,10 +194,10 @@ def openvino(*devices: Any, **more: Any) -> ForgedLibrary:
 def test_a_plug_in_provider_is_registered_once_and_given_one_device(file: ModelFile) -> None:
     wanted = listed(OPENVINO, "GPU")
     library = openvino(listed(OPENVINO, "CPU"), wanted, listed(QNN, "NPU"))
-    runtime = OnnxRuntime(library, plugin)
+    runtime = runtime_of(library)
     for _ in range(2):
         runtime.load(file, "openvino-gpu", LoadOptions())
-    OnnxRuntime(library, plugin).load(file, "openvino-gpu", LoadOptions())  # another object of the same process
+    runtime_of(library).load(file, "openvino-gpu", LoadOptions())  # another object of the same process
     assert library.registered == [("onnxruntime_ep_openvino", "/packages/onnxruntime_ep_openvino/provider.so")]
     ((device, told),) = library.sessions[0].options.devices
     assert device is wanted
@@ -204,17 +209,17 @@ def test_a_plug_in_provider_is_registered_once_and_given_one_device(file: ModelF
 
 def test_openvino_on_the_processor_keeps_to_the_threads_of_the_hardware_class(file: ModelFile) -> None:
     library = openvino(listed(OPENVINO, "CPU"))
-    OnnxRuntime(library, plugin).load(file, "openvino-cpu", LoadOptions(threads=3))
+    runtime_of(library).load(file, "openvino-cpu", LoadOptions(threads=3))
     ((_, told),) = library.sessions[0].options.devices
     assert json.loads(told["load_config"])["CPU"]["INFERENCE_NUM_THREADS"] == "3"
 
 
 def test_an_npu_keeps_its_own_precision(file: ModelFile) -> None:
     library = openvino(listed(OPENVINO, "NPU"))
-    OnnxRuntime(library, plugin).load(file, "openvino-npu", LoadOptions())
+    runtime_of(library).load(file, "openvino-npu", LoadOptions())
     assert library.sessions[0].options.devices[0][1] == {}
     qnn = ForgedLibrary(devices=[listed(QNN, "NPU")], nodes=[Part(QNN, [SUM])])
-    OnnxRuntime(qnn, plugin).load(file, "npu", LoadOptions())
+    runtime_of(qnn).load(file, "npu", LoadOptions())
     assert qnn.sessions[0].options.devices[0][1] == {"backend_type": "htp", "offload_graph_io_quantization": "0"}
 
 
@@ -234,11 +239,11 @@ def test_hardware_that_is_not_offered_is_not_replaced(
     library = openvino(*devices)
     error = refusal(library, file, device)
     assert (error.code, error.message.endswith(f"it offers {offers}")) == ("device_unavailable", True)
-    runtime = OnnxRuntime(library, plugin)
+    runtime = runtime_of(library)
     assert not library.sessions
     probe, health = ForgedLibrary(devices=devices), ForgedLibrary(devices=devices)
-    assert OnnxRuntime(probe, plugin).probe(device).code == "device_unavailable"
-    assert OnnxRuntime(health, plugin).health(device).state == "failed"
+    assert runtime_of(probe).probe(device).code == "device_unavailable"
+    assert runtime_of(health).health(device).state == "failed"
     assert runtime.health("gpu") == DeviceHealth()
 
 
@@ -260,7 +265,7 @@ def test_a_probe_computes_on_a_built_in_provider_and_lists_a_plug_ins_device() -
     assert OnnxRuntime(library).probe("gpu").code == "runtime_unavailable"
     good = OnnxRuntime(gpu()).probe("gpu")
     assert (good.usable, good.devices[0].kind, good.devices[0].name) == (True, "gpu", CUDA)
-    found = OnnxRuntime(openvino(listed(OPENVINO, "NPU")), plugin).probe("openvino-npu")
+    found = runtime_of(openvino(listed(OPENVINO, "NPU"))).probe("openvino-npu")
     assert (found.usable, found.devices[0].vendor, found.versions[OPENVINO]) == (True, "ACME", "9.9")
 
 
@@ -324,15 +329,49 @@ def test_the_real_library_says_which_provider_computes_each_node(tmp_path: Path)
 def test_on_a_machine_without_it_every_other_device_is_refused_and_none_becomes_the_processor(
     tmp_path: Path, device: str
 ) -> None:
-    runtime = OnnxRuntime()
-    file = open_model(unary(tmp_path / "m.onnx", "Abs"), allow_unsigned=True)
-    probe = runtime.probe(device)
-    if probe.usable:
+    """In a process of its own: what a provider loads stays there, and OpenVINO's keeps the package out."""
+    path = unary(tmp_path / "m.onnx", "Abs")
+    said = in_a_process(
+        f"probe = RUNTIME.probe({device!r})\n"
+        f"if probe.usable: print('usable')\n"
+        "else:\n"
+        f"    try: RUNTIME.load(open_model(Path({str(path)!r}), allow_unsigned=True), {device!r}, LoadOptions())\n"
+        "    except ModelError as error: print(probe.code, error.code)\n"
+    )
+    if said == "usable":
         pytest.skip(f"onnxruntime:{device} is usable here")
-    with pytest.raises(ModelError) as caught:
-        runtime.load(file, device, LoadOptions())
-    assert caught.value.code == probe.code
-    assert caught.value.code in ("device_unavailable", "runtime_unavailable")
+    assert said in ("device_unavailable device_unavailable", "runtime_unavailable runtime_unavailable")
+
+
+def in_a_process(code: str) -> str:
+    """What a process says that has nothing loaded but onnxruntime."""
+    imports = (
+        "from pathlib import Path\n"
+        "from edged.errors import ModelError\n"
+        "from edged.infer.loading import open_model\n"
+        "from edged.infer.registry import find_runtime\n"
+        "from edged.infer.runtime import LoadOptions\n"
+        "RUNTIME = find_runtime('onnxruntime')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", imports + code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_two_copies_of_openvino_do_not_come_into_one_process() -> None:
+    """The second to come would use the library of the first, without an error, and lack what that lacks."""
+    pytest.importorskip("onnxruntime_ep_openvino", reason="there is no provider of OpenVINO for this processor")
+    package_last = "try: find_runtime('openvino')\nexcept ModelError as error: print(error.code, error)\n"
+    assert in_a_process(f"RUNTIME.probe('openvino-cpu')\n{package_last}").startswith(
+        "runtime_unavailable Cannot use the runtime 'openvino': onnxruntime has loaded its own OpenVINO"
+    )
+    provider_last = "probe = RUNTIME.probe('openvino-cpu')\nprint(probe.code, probe.reason)\n"
+    assert in_a_process(f"find_runtime('openvino')\n{provider_last}").startswith(
+        "runtime_unavailable Cannot use onnxruntime:openvino-cpu: this process has loaded the package openvino"
+    )
+
+
+def test_a_system_that_does_not_tell_what_is_loaded_is_believed_to_have_nothing(tmp_path: Path) -> None:
+    assert not is_loaded("libc", tmp_path / "maps")
 
 
 def test_closing_ends_a_call_in_progress_before_its_next_node(tmp_path: Path) -> None:
