@@ -119,7 +119,7 @@ def describe(document: Mapping[str, object]) -> Iterator[str]:
     for name, pipeline in _table(document, "pipelines").items():
         if isinstance(pipeline, Mapping):
             counts = ", ".join(f"{pipeline.get(key, 0)} {key}" for key in ("answered", "failed", "waiting"))
-            yield f"pipeline  {name}: {pipeline.get('runtime') or 'nothing'} serves, {counts}"
+            yield f"pipeline  {name}: {pipeline.get('runtime') or 'nothing'} serves{_shares(pipeline)}, {counts}"
             yield from _rungs(pipeline.get("chain"))
     store = _table(document, "store")
     if store:
@@ -127,6 +127,13 @@ def describe(document: Mapping[str, object]) -> Iterator[str]:
         days = store.get("days_of_room")
         room = f", room for {days:.1f} days at today's rate" if isinstance(days, (int, float)) else ""
         yield f"store     {_mb(store.get('file_bytes'))} of {_mb(store.get('budget_bytes'))} MB{room}{trouble}"
+
+
+def _shares(pipeline: Mapping[str, object]) -> str:
+    """Which providers share the graph, where it is more than one."""
+    placement = _table(pipeline, "placement")
+    shares = [f"{nodes} nodes on {provider}" for provider, nodes in placement.items()]
+    return f" ({', '.join(shares)})" if len(shares) > 1 else ""
 
 
 def _rungs(chain: object) -> Iterator[str]:

@@ -198,3 +198,11 @@ def test_every_rung_of_a_chain_is_shown_with_what_is_wrong_with_it() -> None:
     assert "  rung    litert:cpu serving" in shown
     alone = list(describe({"pipelines": {"p": {"runtime": "litert:cpu", "chain": [fine]}}}))
     assert not any("rung" in line for line in alone), "a chain of one that works needs no line"
+
+
+def test_providers_that_share_a_graph_are_named_with_their_nodes() -> None:
+    shared = {"runtime": "onnxruntime:gpu", "placement": {"CUDAExecutionProvider": 97, "CPUExecutionProvider": 4}}
+    alone = {"runtime": "onnxruntime:cpu", "placement": {"CPUExecutionProvider": 101}}
+    shown, plain = [line for line in describe({"pipelines": {"p": shared, "q": alone}}) if "serves" in line]
+    assert "onnxruntime:gpu serves (97 nodes on CUDAExecutionProvider, 4 nodes on CPUExecutionProvider), " in shown
+    assert "onnxruntime:cpu serves, " in plain
