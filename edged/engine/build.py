@@ -374,7 +374,7 @@ class _Refit:
             except (ModelError, ConfigError):  # the chain has asked before: another pipeline's business
                 return None
         try:
-            model = self._around(chain.model())
+            model = self._around(chain.model(), live.info)
         except ModelError:  # as above
             return None
         fresh = parts._replace(assemble=assemble, interpret=interpret, model=model, info=live.info)
@@ -386,13 +386,15 @@ class _Refit:
         if pipeline.codec == "image":
             max_batch = min(max_batch, FRAME_BATCH)
         return fresh._replace(
-            lane=self._lane(model), max_batch=best_batch(live.cost, max_batch, deadline_ms, largest=max_batch)
+            lane=self._lane(model, live.info),
+            max_batch=best_batch(live.cost, max_batch, deadline_ms, largest=max_batch),
         )
 
-    def _around(self, model: Model) -> Model:
+    def _around(self, model: Model, info: ModelInfo) -> Model:
+        """What the lane runs: `model`, and what stands around it. info: what it takes and gives."""
         pipeline = self._item.pipeline
         output = frame_output(pipeline, _output_spec(pipeline.output))
-        return around(pipeline, model, self._item.larger, output, self._clock)
+        return around(pipeline, model, info, self._item.larger, output, self._clock)
 
     def _is_slow(self, cost: Cost) -> bool:
         """Whether the model must leave the loop. A call of another process always does: it may hang."""
@@ -403,19 +405,20 @@ class _Refit:
             return True
         return model.commit == "auto" and choose_host(cost, inline_max_us=lanes.inline_max_us) == "lane"
 
-    def _lane(self, model: Model) -> Lane:
+    def _lane(self, model: Model, info: ModelInfo) -> Lane:
         pipeline, chain = self._item.pipeline, self._item.serving.chain
-        hang_s = pipeline.model.hang_s
+        hang_s, cascade = pipeline.model.hang_s, pipeline.model.cascade
         return Lane(
             pipeline.name,
             model,
-            reload=lambda: self._around(chain.renew()),
+            reload=lambda: self._around(chain.renew(), info),
             clock=self._clock,
             post=self._post,
             limits=LaneLimits(
                 deadline_s=hang_s,
-                # Longer than a hang on every rung of the chain takes.
-                stuck_after_s=max(
+                # Longer than a hang on every rung of the chain takes, and the wait for a larger model after it.
+                stuck_after_s=(0.0 if cascade is None else cascade.deadline_ms / 1000)
+                + max(
                     STUCK_AT_LEAST_S,
                     STUCK_DEADLINES * pipeline.model.deadline_ms / 1000,
                     2 * hang_s * (len(chain.names) + 1),

@@ -118,12 +118,12 @@ def _finish(pipeline: Pipeline, info: ModelInfo) -> tuple[Finish | None, tuple[T
     return detector, detector.outputs
 
 
-def _seeing(pipeline: Pipeline, model: Model) -> Model:
-    """`model`, asked with frames as they came."""
+def _seeing(pipeline: Pipeline, model: Model, info: ModelInfo) -> Model:
+    """`model`, asked with frames as they came where these are pictures. info: what it takes and gives."""
     if pipeline.codec != "image":
         return model
-    finish, outputs = _finish(pipeline, model.info)
-    return FrameModel(model, _frame_spec(pipeline), finish, outputs)
+    finish, outputs = _finish(pipeline, info)
+    return FrameModel(model, _frame_spec(pipeline), info, finish, outputs)
 
 
 # --- cascades ---------------------------------------------------------------------------------------------------
@@ -150,26 +150,30 @@ def upstream_larger(config: Config, digest: str) -> Larger:
     return Larger(connect=connect, digest=digest)
 
 
-def around(pipeline: Pipeline, model: Model, larger: Larger | None, output: OutputSpec, clock: Clock) -> Model:
+def around(
+    pipeline: Pipeline, model: Model, info: ModelInfo, larger: Larger | None, output: OutputSpec, clock: Clock
+) -> Model:
     """The model that a lane runs. `info` of the result is that of whatever answers.
+
+    Args:
+        info: what `model` takes and gives; a chain whose rungs are all away cannot say.
 
     Raises:
         ModelError: `incompatible`.
     """
-    small = _seeing(pipeline, model)
+    small = _seeing(pipeline, model, info)
     cascade = pipeline.model.cascade
     if cascade is None or larger is None:
         return small
-    info = model.info
     spec = CascadeSpec(Band(cascade.low, cascade.high), cascade.max_escalations_per_s, cascade.deadline_ms / 1000)
 
     def make() -> Model:
         if larger.chain is not None:
             names = [tensor.name for tensor in info.inputs]
             found: Model = larger.chain.renew()
-            return _seeing(pipeline, found) if pipeline.codec == "image" else Renaming(found, names)
+            return Renaming(found, names) if pipeline.codec != "image" else _seeing(pipeline, found, found.info)
         assert larger.connect is not None, "a larger model is here or there"
-        return _seeing(pipeline, UpstreamModel(larger.connect(), larger.digest, info))
+        return _seeing(pipeline, UpstreamModel(larger.connect(), larger.digest, info), info)
 
     outputs = info.outputs if pipeline.codec != "image" else _finish(pipeline, info)[1]
     return CascadeModel(small, Aside(f"{pipeline.name}-larger", make), spec, _scores(output, outputs), clock)

@@ -27,6 +27,7 @@ class FrameModel:
     """Decodes, prepares and asks `inner`. A frame that is no picture fails alone, with the reason `bad_image`.
 
     info: that of `inner`, which says who computed; what this one takes and gives stands in `inputs` and `outputs`.
+    like: what `inner` takes and gives, also while it is a chain whose every rung is away.
     finish: what is done to the answers, and `finished`, the outputs it gives; None: they stay as they are.
 
     Raises:
@@ -34,16 +35,21 @@ class FrameModel:
     """
 
     def __init__(
-        self, inner: Model, spec: FrameSpec, finish: Finish | None = None, finished: tuple[TensorSpec, ...] = ()
+        self,
+        inner: Model,
+        spec: FrameSpec,
+        like: ModelInfo,
+        finish: Finish | None = None,
+        finished: tuple[TensorSpec, ...] = (),
     ) -> None:
         require_decoder()
         self._inner = inner
         self._spec = spec
         self._finish = finish
-        self._input = only_input(inner.info)
+        self._input = only_input(like)
         self._canvas = canvas_of(spec, self._input)
         self.inputs = (TensorSpec(FRAMES, "object", (-1,)),)
-        self.outputs = finished or inner.info.outputs
+        self.outputs = finished or like.outputs
 
     @property
     def info(self) -> ModelInfo:

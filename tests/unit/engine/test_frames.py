@@ -39,7 +39,7 @@ class FrameRig(Rig):
 
     def __init__(self, *, keep: bool = False, ready_limit: int = 64, frames_bytes: int = 10**6, **more: Any) -> None:
         super().__init__(lane=True, latest_only=not keep, max_batch=2, **more)
-        model: Any = FrameModel(Bright(), FrameSpec())
+        model: Any = FrameModel(bright := Bright(), FrameSpec(), bright.info)
         self.lane = HandLane(model)
         self.runner.parts = self.runner.parts._replace(
             assemble=FrameAssembler(model.inputs),

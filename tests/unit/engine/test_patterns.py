@@ -16,7 +16,8 @@ from edged.engine.build import Built, build, load_models
 from edged.engine.draft import Present
 from edged.engine.patterns import FRAME_BATCH
 from edged.engine.runner import Runner
-from edged.errors import ConfigError, Refused
+from edged.errors import ConfigError, InferenceError, Refused
+from edged.infer.lane import Lane
 from edged.infer.notes import NotedOutputs
 from edged.ops.clock import SystemClock
 from tests.doubles.broker import free_port
@@ -249,4 +250,23 @@ async def test_a_line_to_the_upstream_that_is_down_costs_no_answer(tmp_path: Pat
     outputs, whose = await asked(runner, picture(150))
     assert whose == [""]
     assert outputs["y"][0, 1] == pytest.approx(150 / 255)
+    await close(one)
+
+
+async def test_a_chain_whose_rungs_are_all_away_when_a_call_is_left_behind_still_takes_pictures_later(
+    tmp_path: Path,
+) -> None:
+    one = await built(tmp_path)
+    (runner,), (chain,) = one.runners, one.chains
+    lane = runner.parts.lane
+    assert isinstance(lane, Lane)
+    live = chain.serving
+    assert live is not None
+    chain.fell(live, InferenceError("infer_timeout", "a call did not return"))
+    renewed = await asyncio.to_thread(lane.reload)
+    frame = np.empty(1, object)
+    frame[0] = picture(1)
+    with pytest.raises(InferenceError) as caught:
+        await asyncio.to_thread(renewed.infer, {"frame": frame}, deadline_s=1.0)
+    assert caught.value.code == "model_unusable"
     await close(one)

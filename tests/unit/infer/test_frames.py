@@ -52,6 +52,10 @@ class Mean:
         self.closed = True
 
 
+def seeing(inner: Mean) -> FrameModel:
+    return FrameModel(inner, FrameSpec(), inner.info)
+
+
 def test_a_letterbox_keeps_the_proportions_and_says_where_the_frame_lies() -> None:
     row, placed = draw(FrameSpec(pad=7), plain(16, 8, 200, 100, 50), CANVAS)
     assert row.shape == (8, 8, 3)
@@ -147,7 +151,7 @@ def test_an_input_that_takes_no_pictures_is_incompatible(spec: FrameSpec, dtype:
 
 def test_a_bad_frame_fails_alone_and_the_others_keep_their_places() -> None:
     inner = Mean(4, 4, 3)
-    model = FrameModel(inner, FrameSpec())
+    model = FrameModel(inner, FrameSpec(), inner.info)
     outputs = model.infer(frames(plain(4, 4, 9, 9, 9), b"nothing", plain(4, 4, 3, 3, 3)), deadline_s=1)
     assert isinstance(outputs, NotedOutputs)
     assert [note.failed for note in outputs.notes] == ["", "bad_image", ""]
@@ -161,7 +165,7 @@ def test_a_bad_frame_fails_alone_and_the_others_keep_their_places() -> None:
 
 def test_the_model_is_not_asked_when_no_frame_can_be_decoded() -> None:
     with pytest.raises(InferenceError) as caught:
-        FrameModel(Mean(4, 4, 3), FrameSpec()).infer(frames(b"1", b"2"), deadline_s=1)
+        seeing(Mean(4, 4, 3)).infer(frames(b"1", b"2"), deadline_s=1)
     assert caught.value.code == "bad_image"
 
 
@@ -170,14 +174,14 @@ def test_answers_are_finished_in_terms_of_the_frame() -> None:
         return {"width": placed[:, 4]}
 
     width = (TensorSpec("width", "float32", (-1,)),)
-    model = FrameModel(Mean(4, 4, 3), FrameSpec(), finish, width)
+    model = FrameModel(inner := Mean(4, 4, 3), FrameSpec(), inner.info, finish, width)
     assert model.outputs == width
     assert model.infer(frames(plain(20, 4, 1, 1, 1)), deadline_s=1)["width"].tolist() == [20.0]
 
 
 def test_a_model_of_two_inputs_takes_no_frames() -> None:
     with pytest.raises(ModelError, match="expected one input"):
-        FrameModel(Mean(4, 4, 3, inputs=2), FrameSpec())
+        seeing(Mean(4, 4, 3, inputs=2))
 
 
 def test_without_the_extra_a_model_of_frames_is_refused_with_the_cure() -> None:
