@@ -189,10 +189,14 @@ class MqttUpstream:
 
     def _revive(self) -> None:
         """A packet that paho cannot stand ends its thread without a word: go on with a new client."""
-        _cut_ties(self._client)
         self._down("a broken packet ended the connection")
-        self._client = self._make_client()
-        self._client.loop_start()
+        try:
+            client = self._make_client()
+        except ModelError as error:  # certificates that have gone meanwhile
+            raise InferenceError("upstream_away", error.message, retryable=True) from error
+        _cut_ties(self._client)
+        self._client = client
+        client.loop_start()
 
     def _properties(self, correlation: bytes, left_ms: int) -> Properties:
         properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from edged.errors import InferenceError, ModelError
 from edged.infer.upstream import UpstreamAddress
 from edged.infer.upstream_mqtt import MqttUpstream, connect
-from tests.doubles.broker import Mosquitto, free_port, running
+from tests.doubles.broker import Mosquitto, ScriptedBroker, Visitor, free_port, running
 from tests.doubles.certificates import Authority
 from tests.doubles.inference_hub import Arrays, Reply, ScriptedHub, answer
 from tests.doubles.waiting import until
@@ -290,3 +291,35 @@ def test_certificates_that_cannot_be_read_are_told_at_load(tmp_path: Path) -> No
         MqttUpstream(bad)
 
     assert refused.value.code == "device_unavailable"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is paho's, and the point
+async def test_a_packet_that_ends_the_clients_thread_does_not_end_the_line() -> None:
+    async def broken(visitor: Visitor) -> None:
+        await visitor.accept()
+        await visitor.send(b"\x30\x05\x00\x01t\x7f\x7f")  # a PUBLISH whose properties are none
+        await visitor.packet_of(0xE0)  # it never says goodbye
+
+    async with ScriptedBroker(broken) as scripted:
+        address = UpstreamAddress("127.0.0.1", scripted.port, "lyon", "gw-01")
+        upstream = await asyncio.to_thread(MqttUpstream, address)
+        try:
+            async with asyncio.timeout(30):
+                while scripted.connections < 3:
+                    with pytest.raises(InferenceError) as failed:
+                        await asyncio.to_thread(upstream.ask, MODEL, X, 0.2)
+                    assert failed.value.code in {"upstream_away", "upstream_timeout"}
+        finally:
+            await asyncio.to_thread(upstream.close)
+
+
+def test_a_subscription_that_the_broker_refuses_is_told(tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text("topic write edged/v1/#\n")
+    with Mosquitto(tmp_path, f"acl_file {tmp_path}/acl") as broker:
+        upstream = MqttUpstream(address(broker))
+        try:
+            code = code_of(upstream, 1.0)
+        finally:
+            upstream.close()
+
+    assert code in {"upstream_away", "upstream_timeout"}  # this broker grants what it will not deliver
