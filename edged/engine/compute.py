@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from edged.policy.chain import MEANINGS, ChainState
 from edged.policy.compute import SERVICE_CODES, rung_causes, service_cause
-from edged.policy.faults import fault_of
 
 if TYPE_CHECKING:
     from edged.engine.mode_keeper import ModeKeeper
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from edged.ops.meters import Metrics
 
 NOBODY = "none"
+WELCOME = frozenset({"loaded", "returned"})
 
 
 class Compute:
@@ -44,7 +44,7 @@ class Compute:
             return
         for switch in chain.take_switches():
             self.switches.at(runner.name, switch.before or NOBODY, switch.after or NOBODY, switch.code).value += 1
-            tell = self._log.warning if fault_of(switch.code).alarm else self._log.info
+            tell = self._log.info if switch.code in WELCOME else self._log.warning
             tell(
                 "runtime_switched", pipeline=runner.name, before=switch.before or NOBODY,
                 after=switch.after or NOBODY, code=switch.code, detail=switch.detail,

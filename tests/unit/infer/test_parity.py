@@ -84,6 +84,13 @@ def test_a_model_that_answers_a_batch_otherwise_than_its_items_is_refused() -> N
     assert caught.value.code == "parity_failed"
 
 
+def test_an_output_that_belongs_to_the_whole_batch_is_not_compared_with_those_of_items() -> None:
+    def counting(batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return {**rows_summed(batch), "count": np.array([len(batch["x"])])}
+
+    assert probe_answers(StandInModel(script=[counting] * 5))["count"].tolist() == [4]
+
+
 def test_a_model_that_does_not_answer_the_probe_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         probe_answers(StandInModel(script=[InferenceError("infer_failed", "scripted")]))
