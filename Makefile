@@ -70,7 +70,7 @@ sync-faults: setup ## every fault of the way home, the long ones too (half an ho
 	EDGED_THOROUGH=1 $(BIN)/python -m pytest --no-cov -o faulthandler_timeout=1800 tests/fault/sync
 
 accelerator-faults: setup ## 200 deaths, hangs and returns of an accelerator under load, none of them costs an input
-	EDGED_THOROUGH=1 $(BIN)/python -m pytest --no-cov -o faulthandler_timeout=1800 -s tests/fault/daemon/test_accelerator.py
+	EDGED_THOROUGH=1 $(BIN)/python -m pytest --no-cov -o faulthandler_timeout=1800 -s tests/fault/daemon/test_accelerator.py tests/fault/hosting/test_dying.py
 
 evidence: setup ## run every command of docs/evidence.md and write what it showed into the page
 	@$(BIN)/python scripts/evidence.py --write

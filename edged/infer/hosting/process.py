@@ -29,7 +29,7 @@ COMMAND = (sys.executable, "-P", "-m", "edged.infer.hosting.worker")
 STDERR_BYTES = 4096
 # How long to wait for the exit status and the last words when the socket has ended.
 _TOLD_S = 1.0
-_CALL_TOLD_S = 0.006  # a crash in a call must be noticed within 20 ms; most have told by then
+_CALL_TOLD_S = 0.003  # a crash in a call must be noticed within 20 ms; most have told by then
 _ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",
     # Libraries that start a thread per processor just because they are imported; sessions get theirs by LoadOptions.

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _LOST = "device_lost"
+_OOM_SCORE = "500"  # when the kernel needs a victim, a process that can be replaced goes before the daemon
 
 
 class Worker:
@@ -166,6 +168,10 @@ def guard(parent: int) -> None:
         raise SystemExit(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
+    try:
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    except OSError:  # a sandbox without /proc, or a higher score already: nothing depends on it
+        pass
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -67,8 +67,9 @@ def test_a_hang_is_noticed_at_its_deadline_and_its_process_is_killed(
     ids=["abort", "exit", "exit with words"],
 )
 def test_a_crash_is_noticed_at_once_and_says_how_it_ended(
-    devices: Devices, file: ModelFile, what: float, says: str
+    make_devices: MakeDevices, file: ModelFile, what: float, says: str
 ) -> None:
+    devices = make_devices(grace_s=10.0)
     model, neighbour = devices.load(RUNG, file, OPTIONS), devices.load(RUNG, file, OPTIONS)
     started = time.monotonic()
     error = failure(model, what)

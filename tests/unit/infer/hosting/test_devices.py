@@ -61,7 +61,9 @@ def test_a_real_runtime_answers_the_same_in_a_process_of_its_own(devices: Device
     batch = {"x": np.random.default_rng(1).random((7, 4), np.float32)}
     assert there.info == here.info
     assert np.array_equal(there.infer(batch, deadline_s=5)["y"], here.infer(batch, deadline_s=5)["y"])
-    assert stats(devices, "onnxruntime:cpu").pid != os.getpid()
+    pid = stats(devices, "onnxruntime:cpu").pid
+    assert pid != os.getpid()
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 500, "it goes before the daemon"
 
 
 def test_models_of_one_device_share_its_process_and_devices_do_not(devices: Devices, file: ModelFile) -> None:
