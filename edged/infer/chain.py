@@ -18,9 +18,9 @@ from edged.infer.chain_model import ChainModel
 from edged.infer.loading import DEFAULT_MAX_BYTES
 from edged.infer.proof import Live, Origin, Prover
 from edged.infer.registry import find_runtime
+from edged.infer.rules import RUNTIME as RULES
 from edged.infer.rung import Find, Hosting, Loading, abilities_of, is_processor
 from edged.infer.runtime import LoadOptions
-from edged.infer.rules import RUNTIME as RULES
 from edged.messages import ModelInfo
 from edged.policy.batching import Cost
 from edged.policy.chain import (
@@ -314,14 +314,13 @@ class Chain:
 
     def _probe(self, live: Live) -> None:
         error: ModelError | None = None
-        with live.probing:
-            try:
-                self._prover.check(live)
-            except ModelError as failed:
-                error = failed
-            # A plug-in may raise what its contract forbids; the probe must end with an answer.
-            except Exception as unexpected:  # noqa: BLE001
-                error = ModelError("warmup_failed", f"unexpected {type(unexpected).__name__}: {unexpected}")
+        try:
+            self._prover.check(live)
+        except ModelError as failed:
+            error = failed
+        # A plug-in may raise what its contract forbids; the probe must end with an answer.
+        except Exception as unexpected:  # noqa: BLE001
+            error = ModelError("warmup_failed", f"unexpected {type(unexpected).__name__}: {unexpected}")
         self._inbox.put(_Asked(live, error))
 
 

@@ -35,7 +35,7 @@ class Origin(NamedTuple):
 class Live:
     """One load of one rung. `fallen`: a call has failed for good, nobody asks it any more. Never serves again.
 
-    answers: to the parity inputs. probing: held while the keeper asks it.
+    answers: to the parity inputs. probing: held during a call of the keeper.
     """
 
     __slots__ = ("answers", "at", "cost", "fallen", "info", "model", "probing", "rung")
@@ -49,6 +49,21 @@ class Live:
         self.answers = answers
         self.fallen = False
         self.probing = Lock()
+
+
+class _BetweenCalls:
+    """A loaded rung as the keeper calls it: whoever falls on it meanwhile waits for one call at most."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self.info = live.info
+
+    def infer(self, batch: Mapping[str, np.ndarray], *, deadline_s: float) -> Mapping[str, np.ndarray]:
+        with self._live.probing:
+            return self._live.model.infer(batch, deadline_s=deadline_s)
+
+    def close(self) -> None:
+        """It stays loaded."""
 
 
 class Prover:
@@ -91,9 +106,10 @@ class Prover:
     def check(self, live: Live) -> None:
         """Does a loaded rung still answer rightly? Raises `ModelError`."""
         file = self._file
-        answers = probe_answers(live.model, PROBE_S)
+        model = _BetweenCalls(live)
+        answers = probe_answers(model, PROBE_S)
         if file is not None and file.golden is not None:
-            check_golden(live.model, file.golden)
+            check_golden(model, file.golden)
             return
         check_parity(answers, live.answers, live.rung, "it did when it was loaded")
         if self._judge is not None and self._judge.at > live.at:

@@ -32,7 +32,8 @@ class Limits(NamedTuple):
     `power_cycle_retry_s`. A better rung serves again after `return_probes` good probes, `probe_every_s` apart, over at
     least `return_after_s`; that doubles up to `return_most_s` when it falls within `relapse_within_s` of a return.
     warm_count: rungs below the serving one that are kept loaded. patience_s: a load that takes longer (an engine is
-    built, a device does not answer) no longer keeps the next rung waiting.
+    built, a device does not answer) no longer keeps the next rung waiting. warm_probe_every_s: distance of probes of
+    loaded rungs below the serving one: whoever has died unnoticed is loaded anew before it is needed.
     """
 
     retry_first_s: float = 2.0
@@ -47,6 +48,7 @@ class Limits(NamedTuple):
     relapse_within_s: float = 600.0
     warm_count: int = 1
     patience_s: float = 2.0
+    warm_probe_every_s: float = 60.0
 
 
 class Rung(NamedTuple):
@@ -218,7 +220,7 @@ def _wanted(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits)
     """What to load, to probe and to let go. Marks in `rungs` what it asks for."""
     return [
         *_loads(rungs, serving, now_ms, limits),
-        *_probes(rungs, serving or 0, now_ms, limits),
+        *_probes(rungs, serving, now_ms, limits),
         *(_spares(rungs, serving, limits) if serving is not None else ()),
     ]
 
@@ -239,11 +241,14 @@ def _loads(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) 
     return []
 
 
-def _probes(rungs: list[Rung], serving: int, now_ms: int, limits: Limits) -> list[Effect]:
-    """Ask again and again what is better than the serving rung and loaded."""
+def _probes(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) -> list[Effect]:
+    """Ask again and again what is loaded and does not serve: often what could come back, seldom what is kept warm."""
     asked: list[Effect] = []
-    for at, rung in enumerate(rungs[:serving]):
-        if rung.state == "ready" and not rung.probing and now_ms - rung.probed_ms >= limits.probe_every_s * 1000:
+    for at, rung in enumerate(rungs):
+        if serving is None or at == serving or rung.state != "ready" or rung.probing:
+            continue
+        every_s = limits.probe_every_s if at < serving else limits.warm_probe_every_s
+        if now_ms - rung.probed_ms >= every_s * 1000:
             rungs[at] = rung._replace(probing=True)
             asked.append(Probe(at))
     return asked

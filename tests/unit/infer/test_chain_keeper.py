@@ -73,7 +73,7 @@ class Repeating(StandInModel):
     def __init__(self, computes: Computes, runtime: str) -> None:
         super().__init__(runtime=runtime)
         self.computes = computes
-        self.next_error: InferenceError | None = None
+        self.next_error: Exception | None = None
         self.hang: Event | None = None
 
     def infer(self, batch: Mapping[str, np.ndarray], *, deadline_s: float) -> Mapping[str, np.ndarray]:
@@ -261,6 +261,18 @@ def test_with_golden_vectors_every_rung_is_measured_by_them_alone(tmp_path: Path
     for _ in range(4):
         bench.turn(after_s=1)
     assert bench.ask() == "npu:x"
+
+
+def test_a_warm_rung_that_has_died_unnoticed_is_loaded_anew_before_it_is_needed(tmp_path: Path, box: Box) -> None:
+    bench = Bench(tmp_path, box).turn()
+    dead = box.newest("cpu")
+    assert isinstance(dead, Repeating)
+    dead.next_error = ValueError("what a plug-in must not raise")
+    bench.turn(after_s=60)
+    assert dead.closed.is_set()
+    bench.turn(after_s=2)
+    assert (bench.states(), bench.ask()) == (["ready", "ready"], "npu:x")
+    assert box.newest("cpu") is not dead
 
 
 def test_nobody_is_closed_in_the_middle_of_a_call(tmp_path: Path, box: Box) -> None:

@@ -223,6 +223,17 @@ def test_a_warm_rung_that_dies_is_replaced_by_the_one_below() -> None:
     assert (bench.state.serving, Load(2) in bench.effects) == (0, True)
 
 
+def test_what_is_kept_warm_is_asked_seldom_and_loaded_anew_when_it_has_died() -> None:
+    bench = Bench().serving_both()
+    assert bench.see(Tick(), after_s=59) == ()
+    assert bench.see(Tick(), after_s=1) == (Probe(1),)
+    assert bench.see(Tick(), after_s=60) == (), "one question at a time"
+    bench.see(Probed(1))
+    assert bench.see(Tick(), after_s=60) == (Probe(1),)
+    assert bench.see(Failed(1, "worker_crashed")) == (Unload(1),)
+    assert (bench.see(Tick(), after_s=2), bench.state.serving) == ((Load(1),), 0)
+
+
 def test_a_load_or_a_probe_that_nobody_asked_for_changes_nothing() -> None:
     bench = Bench()
     assert bench.see(Probed(0)) == (Load(0),)
