@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from tests.contract.promises import problems
 from tests.doubles.broker import Mosquitto
 from tests.doubles.daemon import Daemon
 from tests.doubles.scada import Scada
@@ -97,6 +98,7 @@ def test_of_a_burst_the_newest_is_answered_and_the_books_say_what_was_skipped(
         until(settled, "every frame is answered or skipped")
         status = daemon.status()
     skipped = status["ledger"]["left_out"]["see"]
+    assert problems("status", status) == []
     assert set(skipped) == {"superseded"}
     assert skipped["superseded"] > 0
     assert status["pipelines"]["see"]["skipped"] == skipped["superseded"]
@@ -179,6 +181,7 @@ def test_detections_are_in_pixels_of_the_frame_and_none_stands_there_twice(
         daemon.start().connected()
         camera.send("cam/gate/jpg", picture(255, size=(160, 80)))
         (result,) = scada.until_results(1)
+    assert problems("result", result) == []
     assert (result["label"], result["score"]) == ("dog", pytest.approx(1.0))
     # The input of 8 × 8 shows the frame at 1/20 between bars of 2: (2, 2) to (6, 6) there is (40, 0) to (120, 80) here.
     assert result["values"] == {

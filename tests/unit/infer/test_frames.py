@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from edged.errors import InferenceError, ModelError
@@ -182,6 +184,30 @@ def test_answers_are_finished_in_terms_of_the_frame() -> None:
 def test_a_model_of_two_inputs_takes_no_frames() -> None:
     with pytest.raises(ModelError, match="expected one input"):
         seeing(Mean(4, 4, 3, inputs=2))
+
+
+WHOLE = plain(16, 16, 200, 100, 50)
+JPEG = io.BytesIO()
+Image.new("RGB", (32, 32), (200, 100, 50)).save(JPEG, "JPEG")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([WHOLE, JPEG.getvalue()]),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=20),
+    st.integers(0, 100),
+)
+def test_a_damaged_picture_is_drawn_or_refused_and_nothing_else_happens(
+    whole: bytes, damage: list[tuple[int, int]], cut: int
+) -> None:
+    broken = bytearray(whole)
+    for place, value in damage:
+        broken[place % len(broken)] = value
+    try:
+        row, _ = draw(FrameSpec(max_pixels=10_000), bytes(broken[: len(broken) - cut]), CANVAS)
+    except BadFrame:
+        return
+    assert row.shape == (8, 8, 3)
 
 
 def test_without_the_extra_a_model_of_frames_is_refused_with_the_cure() -> None:
