@@ -6,7 +6,6 @@ bundle the manifest must list `split.json`, so that whoever vouches for the bund
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -161,9 +160,3 @@ def _listed(manifest: Path) -> Mapping[str, _Listed]:
         return {entry.path: entry for entry in msgspec.json.decode(data, type=_Manifest).files}
     except (msgspec.DecodeError, RecursionError) as error:
         raise ModelError("bad_manifest", f"Refusing {manifest}: {error}") from None
-
-
-def half_file(path: Path) -> HalfFile:
-    """A written file by its digest. Blocks."""
-    data = path.read_bytes()
-    return HalfFile(path.name, hashlib.sha256(data).hexdigest(), len(data))
