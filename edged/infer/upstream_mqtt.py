@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import math
 import secrets
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from edged.errors import InferenceError, ModelError
+from edged.infer.upstream_line import Line
 from edged.sync import inference
 from edged.sync.envelope import Refusal
 from edged.sync.tensors import to_arrays, to_packed
@@ -36,10 +30,6 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_MAX = 4
 UNSENT_MAX = 2  # handed over and not yet written: the line is slower than the rate, or hangs
-CONNECT_TIMEOUT_S = 3.0
-KEEP_ALIVE_S = 15
-RECONNECT_MAX_S = 30
-_BULK = 2  # TC_PRIO_BULK: of what waits in this machine for the line, alarms go first
 _STUCK_S = 0.02
 
 # A plug-in gets no clock; this one is the kernel's monotonic clock, as everywhere else.
@@ -88,8 +78,7 @@ class MqttUpstream:
         self._fault = ""
         self._closed = False
         self._counts = dict.fromkeys(UpstreamStatistics._fields, 0)
-        self._client = self._make_client()
-        self._client.loop_start()
+        self._line = Line(address, self._answers, self)
 
     # --- asking: any thread ---
 
@@ -150,9 +139,8 @@ class MqttUpstream:
             except Refusal as refused:
                 raise InferenceError("upstream_refused", f"Not asked: {refused}") from None
             self._waiting[correlation] = answers
-            info = self._client.publish(
-                f"{self._address.root}/ask", message, qos=0, properties=self._properties(correlation, left_ms)
-            )
+            topic, expiry_s = f"{self._address.root}/ask", math.ceil(left_ms / 1000)
+            info = self._line.send(topic, message, correlation=correlation, expiry_s=expiry_s)
             self._pace.sent(self._now_ns(), len(message))
             self._unsent.append(info)
             self._counts["asked"] += 1
@@ -163,7 +151,7 @@ class MqttUpstream:
         while True:
             if self._closed:
                 raise InferenceError("closed", "Cannot ask the upstream: the connection is closed")
-            if self._client._thread is None:  # there is no public way to ask
+            if not self._line.alive:
                 self._revive()
             if self._fault:
                 raise InferenceError("upstream_away", f"The upstream is away: {self._fault}", retryable=True)
@@ -188,22 +176,14 @@ class MqttUpstream:
         return InferenceError("upstream_busy", f"Not asked in time: {what}", retryable=True)
 
     def _revive(self) -> None:
-        """A packet that paho cannot stand ends its thread without a word: go on with a new client."""
-        self._down("a broken packet ended the connection")
+        """Something that paho does not expect has ended its thread without a word: go on with a new line."""
+        self.on_down("the connection's thread has died")
         try:
-            client = self._make_client()
+            line = Line(self._address, self._answers, self)
         except ModelError as error:  # certificates that have gone meanwhile
             raise InferenceError("upstream_away", error.message, retryable=True) from error
-        _cut_ties(self._client)
-        self._client = client
-        client.loop_start()
-
-    def _properties(self, correlation: bytes, left_ms: int) -> Properties:
-        properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ResponseTopic = self._answers
-        properties.CorrelationData = correlation
-        properties.MessageExpiryInterval = math.ceil(left_ms / 1000)
-        return properties  # type: ignore[no-any-return]
+        self._line.close()
+        self._line = line
 
     def _read(self, message: bytes, question_id: str, digest: str) -> Mapping[str, np.ndarray]:
         try:
@@ -243,74 +223,17 @@ class MqttUpstream:
                 return
             self._closed = True
             self._changed.notify_all()
-        client = self._client
-        client.disconnect()
-        client.loop_stop()
-        self._down("closed")
-        _cut_ties(client)
+        self._line.close()
+        self.on_down("closed")
 
-    # --- the connection: paho's thread; nothing here may raise, that would end the thread without a word ---
+    # --- what the line says: its thread ---
 
-    def _make_client(self) -> paho.Client:
-        address = self._address
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"edged-ask-{secrets.token_hex(6)}",
-            protocol=paho.MQTTv5,
-            reconnect_on_failure=True,
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.reconnect_delay_set(1, RECONNECT_MAX_S)
-        if address.tls:
-            client.tls_set_context(_tls_context(address))
-        client.on_pre_connect = self._before_connect
-        client.on_socket_open = self._opened
-        client.on_connect = self._connected
-        client.on_connect_fail = self._connect_failed
-        client.on_subscribe = self._subscribed
-        client.on_disconnect = self._disconnected
-        client.on_message = self._arrived
-        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.MaximumPacketSize = inference.MESSAGE_MAX_BYTES + 4096
-        client.connect_async(address.host, address.port, KEEP_ALIVE_S, clean_start=True, properties=properties)
-        return client
-
-    def _before_connect(self, client: paho.Client, _data: object) -> None:
-        """The password is read at each connect, so that a rotated one is used."""
-        address = self._address
-        if not address.username:
-            return
-        password = None
-        if address.password_file:
-            with suppress(OSError, ValueError):  # the broker will refuse us, and that is told
-                password = Path(address.password_file).read_text(encoding="utf-8").split("\n", 1)[0].strip()
-        client.username_pw_set(address.username, password)
-
-    def _opened(self, _client: paho.Client, _data: object, line: Any) -> None:
-        with suppress(OSError, AttributeError):
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _BULK)
-
-    def _connected(self, client: paho.Client, _data: object, _flags: object, reason: Any, _more: object) -> None:
-        if reason.is_failure:
-            self._down(f"the broker refuses us: {reason}")
-        else:
-            client.subscribe(self._answers, qos=0)
-
-    def _subscribed(self, _client: paho.Client, _data: object, _mid: int, reasons: Any, _more: object) -> None:
-        if any(reason.is_failure for reason in reasons):
-            self._down(f"the broker refuses the subscription to {self._answers}: {reasons[0]}")
-            return
+    def on_up(self) -> None:
         with self._changed:
             self._up, self._fault = True, ""
             self._changed.notify_all()
 
-    def _connect_failed(self, _client: paho.Client, _data: object) -> None:
-        self._down(f"{self._address.host}:{self._address.port} cannot be reached")
-
-    def _disconnected(self, _client: paho.Client, _data: object, _flags: object, reason: Any, _more: object) -> None:
-        self._down(self._fault or f"the connection ended: {reason}")  # a refusal said more
-
-    def _down(self, fault: str) -> None:
+    def on_down(self, fault: str) -> None:
         with self._changed:
             self._up, self._fault = False, fault
             self._unsent.clear()
@@ -318,36 +241,13 @@ class MqttUpstream:
                 answers.put(None)  # whatever comes after a new connection is not for this one
             self._changed.notify_all()
 
-    def _arrived(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        correlation = getattr(message.properties, "CorrelationData", None)
+    def on_answer(self, correlation: bytes | None, payload: bytes) -> None:
         with self._changed:
             answers = self._waiting.get(correlation) if correlation is not None else None
             if answers is not None and answers.empty():
-                answers.put(bytes(message.payload))
+                answers.put(payload)
             else:
                 self._counts["late" if correlation in self._expired else "foreign"] += 1
-
-
-def _cut_ties(client: paho.Client) -> None:
-    """Break the circle of references, so that paho closes its sockets now and not at some garbage collection."""
-    client.on_connect = client.on_subscribe = client.on_disconnect = client.on_connect_fail = None
-    client.on_message = client.on_pre_connect = client.on_socket_open = None
-
-
-def _tls_context(address: UpstreamAddress) -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificate and name checked. Raises `ModelError` (`device_unavailable`)."""
-    try:
-        context = ssl.create_default_context(cafile=address.ca_file or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if address.cert_file:
-            context.load_cert_chain(address.cert_file, address.key_file or None)
-    except OSError as error:  # also ssl.SSLError
-        raise ModelError(
-            "device_unavailable",
-            f"Cannot ask the upstream: its TLS files cannot be used: {error}",
-            hint="check ca_file, cert_file and key_file in [upstream]",
-        ) from error
-    return context
 
 
 # --- one connection for all who ask ---

@@ -317,13 +317,13 @@ async def test_a_broken_packet_ends_the_connection_and_not_the_line() -> None:
 def test_a_client_whose_thread_has_died_is_replaced_and_the_question_fails_at_once() -> None:
     upstream = MqttUpstream(UpstreamAddress("a..b", 1883, "lyon", "gw-01"))  # no host: paho does not expect the error
     try:
-        first = upstream._client
-        until(lambda: first._thread is None, "its thread has died")
+        first = upstream._line
+        until(lambda: not first.alive, "its thread has died")
         assert code_of(upstream, 20.0) == "upstream_away"
-        assert upstream._client is not first
-        until(lambda: upstream._client._thread is None, "the next one, too")
+        assert upstream._line is not first
     finally:
         upstream.close()
+    until(lambda: not [each for each in threading.enumerate() if "edged-ask" in each.name], "all threads have ended")
 
 
 def test_a_subscription_that_the_broker_refuses_is_told(tmp_path: Path) -> None:
