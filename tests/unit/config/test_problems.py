@@ -228,6 +228,24 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
         "model.last_good_s",
         "never answers",
     ),
+    "no rate": (
+        (
+            (CHAIN, CHAIN + '\nrates_hz = { "onnxruntime:cpu" = 0 }'),
+            ("stride = 8", 'policy = "latest"'),
+            ("window = 32", ""),
+        ),
+        "model.rates_hz.onnxruntime:cpu",
+        "is no rate",
+    ),
+    "rate of nobody": (
+        (
+            (CHAIN, CHAIN + '\nrates_hz = { "openvino:cpu" = 5 }'),
+            ("stride = 8", 'policy = "latest"'),
+            ("window = 32", ""),
+        ),
+        "model.rates_hz.openvino:cpu",
+        "is not in the chain",
+    ),
     "rate for a queue": (
         ((CHAIN, CHAIN + '\nrates_hz = { "onnxruntime:cpu" = 5 }'),),
         "model.rates_hz",

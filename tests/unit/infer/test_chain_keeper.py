@@ -238,7 +238,8 @@ def test_a_processor_that_comes_later_overrules_whoever_answers_otherwise(tmp_pa
     assert bench.ask() == "cpu:x"
 
 
-def test_with_golden_vectors_every_rung_is_measured_by_them_alone(tmp_path: Path) -> None:
+def golden_bundle(tmp_path: Path) -> Path:
+    """A bundle whose golden vectors are the sums of rows."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     sum_model(folder / "m.onnx")
@@ -252,6 +253,11 @@ def test_with_golden_vectors_every_rung_is_measured_by_them_alone(tmp_path: Path
     manifest = {"v": "edged.model/1", "model_id": "m", "version": "1", "files": entries,
                 "golden": {"file": "golden.npz", "tolerance": 1e-4}}  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_with_golden_vectors_every_rung_is_measured_by_them_alone(tmp_path: Path) -> None:
+    folder = golden_bundle(tmp_path)
     box = Box(npu=rows_summed, cpu=lies)
     bench = Bench(tmp_path, box, location=folder).turn()
     assert bench.ask() == "npu:x", "the liar is the processor"
@@ -261,6 +267,39 @@ def test_with_golden_vectors_every_rung_is_measured_by_them_alone(tmp_path: Path
     for _ in range(4):
         bench.turn(after_s=1)
     assert bench.ask() == "npu:x"
+
+
+def test_with_golden_vectors_a_rung_on_probation_is_asked_by_them(tmp_path: Path, box: Box) -> None:
+    bench = Bench(tmp_path, box, location=golden_bundle(tmp_path)).turn()
+    bench.fall("npu")
+    bench.turn(after_s=1)
+    for _ in range(4):
+        bench.turn(after_s=1)
+    assert bench.ask() == "npu:x"
+    bench.fall("npu")
+    bench.turn(after_s=2)
+    again = box.newest("npu")
+    assert isinstance(again, Repeating)
+    again.computes = lies
+    bench.turn(after_s=1)
+    assert (bench.states()[0], bench.codes()[0]) == ("disabled", "golden_mismatch")
+
+
+def test_a_plug_in_that_raises_what_it_must_not_while_it_is_proved_is_no_rung(tmp_path: Path) -> None:
+    def breaks(batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        raise KeyError("a plug-in's bug")
+
+    box = Box(npu=breaks, cpu=rows_summed)
+    bench = Bench(tmp_path, box)
+    assert (bench.ask(), bench.codes()[0]) == ("cpu:x", "load_failed")
+    assert box.newest("npu").closed.is_set()
+
+
+def test_a_judge_that_was_never_needed_is_closed_with_the_chain(tmp_path: Path, box: Box) -> None:
+    bench = Bench(tmp_path, box, limits=LIMITS._replace(warm_count=0)).turn()
+    assert bench.states() == ["ready", "cold"]
+    bench.chain.close()
+    assert all(model.closed.is_set() for models in box.models.values() for model in models)
 
 
 def test_a_warm_rung_that_has_died_unnoticed_is_loaded_anew_before_it_is_needed(tmp_path: Path, box: Box) -> None:
