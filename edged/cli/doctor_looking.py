@@ -35,7 +35,7 @@ from edged.errors import ExitCode
 from edged.infer.runtime import Probe
 from edged.ops.clock import SystemClock, read_kernel_clock
 from edged.ops.host import disk_free_bytes
-from edged.ops.sensors.box import BoxParts, read_box
+from edged.ops.sensors.box import Accelerator, BoxParts, read_box
 from edged.ops.sensors.nvml import Nvml
 from edged.ops.sensors.report import DeviceReport, read_devices, readings
 from edged.ops.sensors.watch import DeviceWatch
@@ -92,13 +92,13 @@ class Examined(NamedTuple):
 
 def examine(config: Config | None, eyes: Eyes) -> Examined:
     """Look at everything once. Blocks, as long as the slowest probes take."""
-    box = read_box(eyes.root)
-    choice = choose({each.kind for each in box.accelerators})
-    known = _class(choice.name, eyes.class_files)
-    chains = {pipeline.name: pipeline.model.chain for pipeline in config.pipelines} if config is not None else {}
     state_dir = Path(config.gateway.state_dir) if config is not None else None
     read = partial(read_devices, eyes.root, nvml=eyes.nvml, state_dir=state_dir)
     report = asyncio.run(DeviceWatch(read, eyes.patience_s).look())
+    box = _with_gpus(read_box(eyes.root), report)
+    choice = choose({each.kind for each in box.accelerators})
+    known = _class(choice.name, eyes.class_files)
+    chains = {pipeline.name: pipeline.model.chain for pipeline in config.pipelines} if config is not None else {}
     probes = _probed(_rungs(box, chains.values(), known), eyes.probe)
     findings = [
         *of_class(choice, box, config.gateway.hardware_class if config is not None else None, known),
@@ -111,6 +111,15 @@ def examine(config: Config | None, eyes: Eyes) -> Examined:
         *(_brokers(config, eyes.connect) if config is not None else ()),
     ]
     return Examined(choice, tuple(findings), probes, _numbers(report))
+
+
+def _with_gpus(box: BoxParts, report: DeviceReport | None) -> BoxParts:
+    """A container may hide the PCI bus and still have the GPUs that NVML tells."""
+    told = report.nvidia.gpus if report is not None and report.nvidia is not None else ()
+    if not told or box.found("nvidia_gpu", "jetson"):
+        return box
+    gpus = tuple(Accelerator("nvidia_gpu", gpu.name or "NVIDIA GPU", f"nvml {gpu.number}", "nvidia") for gpu in told)
+    return box._replace(accelerators=(*box.accelerators, *gpus))
 
 
 def _numbers(report: DeviceReport | None) -> Mapping[str, float]:

@@ -118,6 +118,15 @@ def examined_chain(name: str) -> tuple[str, ...]:
     return tuple(tomllib.loads(known_classes()[name].read_text())["chain"])
 
 
+def test_a_gpu_that_only_nvml_tells_is_found_as_in_a_container(tmp_path: Path) -> None:
+    nvml = Nvml("any", lambda _: NvmlLibrary(gpus=2))
+    found = examine(None, eyes(tmp_path)._replace(nvml=nvml))
+    assert found.choice.name == "factory-gateway-gpu"
+    assert sum("nvml" in text for text in texts(found.findings, "ok")) == 2
+    Box(tmp_path).jetson()
+    assert examine(None, eyes(tmp_path)._replace(nvml=nvml)).choice.name == "jetson-vision"
+
+
 def test_a_configuration_is_held_against_the_box(tmp_path: Path) -> None:
     Box(tmp_path / "root").usb("1-1", "18d1", "9302").memory(500_000, 600_000)
     with listening() as port:
