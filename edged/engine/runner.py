@@ -272,8 +272,9 @@ class Runner:
         self.models = (fresh, *self.models[1:])
         if self._wanted is parts:
             self._wanted = fresh
-        if self._exchanged() and fresh.interpret is not None and fresh.interpret.calibration is not None:
+        if parts.interpret is None and fresh.interpret is not None and fresh.interpret.calibration is not None:
             fresh.interpret.calibration.load(self._fold.get("calibration", b""))
+        self._exchanged()
 
     def _computed_by(self, info: ModelInfo) -> None:
         self.info = info

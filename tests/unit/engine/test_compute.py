@@ -221,6 +221,34 @@ async def test_an_outage_that_began_at_the_start_ends_without_a_restart(tmp_path
     assert plant.codes() == set()
 
 
+class Learnt:
+    """Stands for a calibration: remembers what it was told to load."""
+
+    def __init__(self) -> None:
+        self.calibration = self
+        self.loaded: list[bytes] = []
+
+    def load(self, blob: bytes) -> None:
+        self.loaded.append(blob)
+
+
+@pytest.mark.parametrize("outage", [True, False], ids=["no model before", "the same model on a lane"])
+async def test_what_was_learnt_before_an_outage_is_known_after_it_and_nothing_older(
+    tmp_path: Path, outage: bool
+) -> None:
+    plant = Plant(tmp_path)
+    runner = plant.rig.runner
+    learnt: Any = Learnt()
+    before = runner.parts._replace(
+        interpret=None if outage else learnt, refit=lambda parts, _live: parts._replace(interpret=learnt, refit=None)
+    )
+    runner.parts, runner.models, runner._wanted = before, (before,), before
+    runner._fold = {"calibration": b"of the snapshot"}
+    runner.refit()
+    assert runner.parts.interpret is learnt
+    assert learnt.loaded == ([b"of the snapshot"] if outage else [])
+
+
 async def test_events_of_another_length_that_came_before_the_model_are_refused_one_by_one(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
     plant.rig.runner.parts = plant.rig.runner.parts._replace(width=2)
