@@ -245,8 +245,9 @@ async def test_what_was_learnt_before_an_outage_is_known_after_it_and_nothing_ol
     runner.parts, runner.models, runner._wanted = before, (before,), before
     runner._fold = {"calibration": b"of the snapshot"}
     runner.refit()
+    loaded: list[bytes] = learnt.loaded
     assert runner.parts.interpret is learnt
-    assert learnt.loaded == ([b"of the snapshot"] if outage else [])
+    assert loaded == ([b"of the snapshot"] if outage else [])
 
 
 async def test_events_of_another_length_that_came_before_the_model_are_refused_one_by_one(tmp_path: Path) -> None:
