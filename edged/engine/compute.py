@@ -42,7 +42,8 @@ class Compute:
         chain = runner.parts.chain
         if chain is None:
             return
-        for switch in chain.take_switches():
+        larger = runner.parts.larger
+        for switch in (*chain.take_switches(), *(larger.take_switches() if larger is not None else ())):
             self.switches.at(runner.name, switch.before or NOBODY, switch.after or NOBODY, switch.code).value += 1
             tell = self._log.info if switch.code in WELCOME else self._log.warning
             tell(
@@ -54,6 +55,8 @@ class Compute:
         if not runner.computing:
             self._serves(runner, chain, None if live is None else live.at, stand_in=runner.stand_in_info is not None)
         wanted = {(code, subject): detail for code, subject, detail in rung_causes(runner.name, chain.state)}
+        if larger is not None and larger.serving is None:
+            wanted["larger_model_away", runner.name] = larger.troubles()
         self._tell(runner.name, wanted, of_service=False)
 
     def _serves(self, runner: Runner, chain: Chain, at: int | None, *, stand_in: bool) -> None:

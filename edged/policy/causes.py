@@ -165,6 +165,14 @@ CAUSES: Mapping[str, Cause] = {
         "alarm in `status` and log; another runtime that answers instead is a reason of its own",
         "a restart with another model, runtime or configuration",
     ),
+    "larger_model_away": Cause(
+        "degraded",
+        10,
+        "when the larger model of a cascade is loaded, or with the first call that no runtime of its chain answers",
+        "answers with the small model alone, loads and probes the larger one in the background",
+        "what the small model was unsure of: quality 64, reason `escalation_failed`",
+        "a runtime of the larger model's chain serves",
+    ),
     "accelerator_required": Cause(
         "safe",
         10,
@@ -334,7 +342,7 @@ MACHINES: Mapping[str, Machine] = {
     ),
     **dict.fromkeys(("fallback_runtime", "runtime_stuck", "lane_behind", "events_shed", EASING, LINGERING), "compute"),
     **dict.fromkeys(("accelerator_lost", "needs_power_cycle", "accelerator_required", "model_slow"), "compute"),
-    **dict.fromkeys(("rules_serving", "model_unusable", "rung_disabled"), "model"),
+    **dict.fromkeys(("rules_serving", "model_unusable", "rung_disabled", "larger_model_away"), "model"),
     **dict.fromkeys(("store_full", "store_io", "store_locked", "store_recovered"), "storage"),
     "clock_unsynced": "clock",
     **{row.code: _MACHINE_OF_FACT[row.fact] for row in LADDER},
@@ -347,7 +355,7 @@ OF_THE_WAY_HOME = frozenset({"upstream_rejecting", "backlog_aged"})
 OF_ONE_PIPELINE = frozenset(
     {
         "fallback_runtime", "runtime_stuck", "lane_behind", "rules_serving", "model_unusable", "accelerator_lost",
-        "needs_power_cycle", "rung_disabled", "accelerator_required", "model_slow",
+        "needs_power_cycle", "rung_disabled", "accelerator_required", "model_slow", "larger_model_away",
     }
 )  # fmt: skip
 """Causes whose subject is a pipeline: they say nothing about the results of another one."""

@@ -99,6 +99,7 @@ def test_a_larger_model_that_cannot_be_loaded_leaves_the_small_answers(
         daemon.start().connected()
         camera.send("in/d", json.dumps({"a": 0.6, "seq": 1}).encode())
         (result,) = scada.until_results(1)
+        until(lambda: "larger_model_away" in daemon.codes(), "the mode says so")
     assert (result["model"], result["label"], result["quality"]) == ("small", "high", 64)
     assert result["quality_reasons"] == ["escalation_failed"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from edged.engine.build import Built, build, load_models
 from edged.engine.draft import Present
 from edged.engine.patterns import FRAME_BATCH
 from edged.engine.runner import Runner
-from edged.errors import ConfigError, InferenceError, Refused
+from edged.errors import ConfigError, InferenceError, ModelError, Refused
+from edged.infer.chain import Chain
 from edged.infer.lane import Lane
 from edged.infer.notes import NotedOutputs
+from edged.infer.runtime import PlainRuntime, Runtime
 from edged.ops.clock import SystemClock
 from tests.doubles.broker import free_port
+from tests.unit.engine.test_compute import Plant, Rung, aside
 from tests.unit.infer.models import save
 
 HEAD = """\
@@ -270,3 +274,35 @@ async def test_a_chain_whose_rungs_are_all_away_when_a_call_is_left_behind_still
         await asyncio.to_thread(renewed.infer, {"frame": frame}, deadline_s=1.0)
     assert caught.value.code == "model_unusable"
     await close(one)
+
+
+async def test_a_larger_model_that_is_away_is_a_reason_of_the_mode_until_it_serves(tmp_path: Path) -> None:
+    plant = Plant(tmp_path)
+    present: list[str] = []
+
+    def find(name: str) -> Runtime:
+        def load(_model: Any, _device: str, _options: Any) -> Rung:
+            if not present:
+                raise ModelError("device_unavailable", "unplugged")
+            return Rung(name)
+
+        return PlainRuntime(name, load)
+
+    spec = plant.chain.spec._replace(chain=("npu:x",))
+    larger = Chain(spec, plant.rig.clock, find=find, spawn=lambda _name, work: work())
+    aside(larger.settle, 1)
+    runner = plant.rig.runner
+    runner.parts = runner._wanted = runner.parts._replace(larger=larger)
+    runner.models = (runner.parts,)
+    await plant.rig.start()
+    plant.keep()
+    assert plant.codes() == {"larger_model_away"}
+    assert (await plant.event(0))["degraded"]
+    present.append("npu")
+    for _ in range(20):
+        plant.rig.clock.advance_s(1)
+        for _ in range(6):
+            aside(larger.pump, 0)
+        plant.keep()
+    assert plant.codes() == set()
+    assert not (await plant.event(1))["degraded"]
