@@ -95,26 +95,31 @@ def of_runtimes(probes: Mapping[str, Probe], chains: Mapping[str, Sequence[str]]
 
     chains: by pipeline. `rules` always answer; `split` is the centre's matter and not asked.
     """
+    wanted = {rung for chain in chains.values() for rung in chain}
     for rung, probe in probes.items():
-        if probe.usable:
-            devices = ", ".join(dict.fromkeys(device.name for device in probe.devices if device.name))
-            versions = ", ".join(f"{name} {version}" for name, version in probe.versions.items())
-            yield Finding("runtime", "ok", f"{rung} is usable ({'; '.join(filter(None, (versions, devices)))})")
-        else:
-            wanted = any(rung in chain for chain in chains.values())
-            cure = cure_of(rung, probe.code)
-            yield Finding("runtime", "note", f"{rung} is not usable: {probe.reason or probe.code}", cure if wanted or (
-                probe.code != "runtime_unavailable"
-            ) else f"only if wanted: {cure}")  # fmt: skip
+        yield _of_rung(rung, probe, wanted=rung in wanted)
     for pipeline, chain in chains.items():
         asked = [rung for rung in chain if rung in probes]
         usable = [rung for rung in asked if probes[rung].usable]
         if asked and not usable and "rules" not in chain:
             text = f"pipeline {pipeline}: no runtime of its chain is usable ({', '.join(chain)})"
             yield Finding("runtime", "problem", text, "install one of them, or change the chain", ExitCode.UNAVAILABLE)
-        elif usable and usable[0] != chain[0]:
-            text = f"pipeline {pipeline}: {usable[0]} will serve, {chain[0]} is not usable"
+        elif usable and usable[0] != asked[0]:
+            text = f"pipeline {pipeline}: {usable[0]} will serve, {asked[0]} is not usable"
             yield Finding("runtime", "note", text, "see above")
+
+
+def _of_rung(rung: str, probe: Probe, *, wanted: bool) -> Finding:
+    """wanted: a configured chain names it."""
+    if probe.usable:
+        devices = ", ".join(dict.fromkeys(device.name for device in probe.devices if device.name))
+        versions = ", ".join(f"{name} {version}" for name, version in probe.versions.items())
+        told = "; ".join(filter(None, (versions, devices)))
+        return Finding("runtime", "ok", f"{rung} is usable" + (f" ({told})" if told else ""))
+    cure = cure_of(rung, probe.code)
+    if not wanted and probe.code == "runtime_unavailable":  # a package that nobody asked for need not be installed
+        cure = f"only if wanted: {cure}"
+    return Finding("runtime", "note", f"{rung} is not usable: {probe.reason or probe.code}", cure)
 
 
 def cure_of(rung: str, code: str) -> str:

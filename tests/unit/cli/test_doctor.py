@@ -179,6 +179,11 @@ def test_a_fallback_that_will_serve_is_a_note(tmp_path: Path) -> None:
     assert any("usermod -aG render edged" in each.cure for each in found)
 
 
+def test_what_is_not_asked_is_not_called_unusable() -> None:
+    (usable,) = of_runtimes({"onnxruntime:cpu": Probe(True)}, {"pump": ("split:upstream", "onnxruntime:cpu")})
+    assert usable.text == "onnxruntime:cpu is usable"
+
+
 def test_what_is_not_wanted_needs_no_cure(tmp_path: Path) -> None:
     (found,) = of_runtimes({"litert:cpu": MISSING}, {})
     assert found.cure == "only if wanted: pip install 'edged[litert]'"
