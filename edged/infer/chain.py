@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +20,7 @@ from edged.infer.registry import find_runtime
 from edged.infer.rules import RUNTIME as RULES
 from edged.infer.rung import Find, Hosting, Loading, abilities_of, is_processor
 from edged.infer.runtime import LoadOptions
+from edged.infer.workshop import Asked, Fell, Item, Made, Spawn, Workshop, spawn_thread
 from edged.messages import ModelInfo
 from edged.policy.batching import Cost
 from edged.policy.chain import (
@@ -77,30 +77,6 @@ class Switched(NamedTuple):
     detail: str
 
 
-class _Fell(NamedTuple):
-    live: Live
-    code: str
-    detail: str
-
-
-class _Made(NamedTuple):
-    at: int
-    outcome: Live | ModelError
-
-
-class _Asked(NamedTuple):
-    live: Live
-    error: ModelError | None
-
-
-Spawn = Callable[[str, Callable[[], None]], object]
-
-
-def spawn_thread(name: str, work: Callable[[], None]) -> None:
-    """Run `work` in a thread that does not keep the process from ending."""
-    Thread(target=work, name=name, daemon=True).start()
-
-
 class Chain:
     """The rungs of one pipeline. `pump` belongs to one thread at a time; `fell`, `order`, `state` may be used by any.
 
@@ -132,14 +108,14 @@ class Chain:
         self.last_error = ""
         """Of the newest failed call, for people."""
         self._clock = clock
-        self._spawn = spawn
         origin = Origin(spec.location, spec.allow_unsigned, spec.max_bytes, spec.version)
         loading = Loading(spec.options, find, hosting)
         self._prover = Prover(self.names + judges, origin, loading, clock, spec.fits)
         self._lives: list[Live | None] = [None] * len(self.names)
         self._retired: list[Live] = []
         self._callers: list[ChainModel] = []
-        self._inbox: SimpleQueue[_Fell | _Made | _Asked | None] = SimpleQueue()
+        self._workshop = Workshop(self._prover, spawn)
+        self._inbox = self._workshop.inbox
         self._switches: deque[Switched] = deque(maxlen=SWITCHES_KEPT)
         self._infos: tuple[deque[ModelInfo], ...] = tuple(deque(maxlen=INFOS_KEPT) for _ in self.names)
         self._closed = False
@@ -164,7 +140,7 @@ class Chain:
     def fell(self, live: Live, error: InferenceError) -> None:
         live.fallen = True
         self.last_error = f"{live.rung}: {error.code}: {error.message}"
-        self._inbox.put(_Fell(live, error.code, error.message))
+        self._inbox.put(Fell(live, error.code, error.message))
 
     def refusal(self) -> InferenceError:
         code = "accelerator_required" if self.spec.require_accelerator else "model_unusable"
@@ -210,7 +186,7 @@ class Chain:
                 self._retired.append(live)
                 self._lives[at] = None
         self._close_retired()
-        self._prover.close()
+        self._workshop.close()
 
     def pump(self, wait_s: float) -> None:
         """Take what happened, or wait so long for it; decide; do."""
@@ -239,21 +215,21 @@ class Chain:
             )
             self.pump(IDLE_TICK_S if at_ease and not self._retired else TICK_S)
 
-    def _take(self, item: _Fell | _Made | _Asked) -> None:
+    def _take(self, item: Item) -> None:
         match item:
-            case _Fell(live, code, detail):
+            case Fell(live, code, detail):
                 if self._lives[live.at] is live:
                     self._step(Failed(live.at, code, detail))
-            case _Made(at, ModelError() as error):
+            case Made(at, ModelError() as error):
                 self._step(Failed(at, error.code, error.message))
-            case _Made(at, Live() as live) if self._closed:
+            case Made(at, Live() as live) if self._closed:
                 self._retired.append(live)
-            case _Made(at, Live() as live):
+            case Made(at, Live() as live):
                 self._lives[at] = live
                 self._infos[at].append(live.info)
                 self._step(Loaded(at))
                 self._overrule()
-            case _Asked(live, error):
+            case Asked(live, error):
                 if self._lives[live.at] is live:
                     told = Probed(live.at) if error is None else Failed(live.at, error.code, error.message)
                     self._step(told)
@@ -277,11 +253,11 @@ class Chain:
     def _do(self, effect: Effect) -> None:
         match effect:
             case Load(at):
-                self._spawn(f"{self.names[at]}-load", partial(self._load, at))
+                self._workshop.load(at, self.names[at])
             case Probe(at):
                 live = self._lives[at]
                 assert live is not None, "the table probes what is loaded"
-                self._spawn(f"{self.names[at]}-probe", partial(self._probe, live))
+                self._workshop.probe(live)
             case Unload(at):
                 live, self._lives[at] = self._lives[at], None
                 if live is not None:
@@ -299,29 +275,6 @@ class Chain:
                 self._retired.append(live)
             else:
                 live.model.close()
-
-    # --- in threads of their own ---
-
-    def _load(self, at: int) -> None:
-        outcome: Live | ModelError
-        try:
-            outcome = self._prover.make(at)
-        except ModelError as error:
-            outcome = error
-        self._inbox.put(_Made(at, outcome))
-        if self._closed and isinstance(outcome, Live):
-            outcome.model.close()
-
-    def _probe(self, live: Live) -> None:
-        error: ModelError | None = None
-        try:
-            self._prover.check(live)
-        except ModelError as failed:
-            error = failed
-        # A plug-in may raise what its contract forbids; the probe must end with an answer.
-        except Exception as unexpected:  # noqa: BLE001
-            error = ModelError("warmup_failed", f"unexpected {type(unexpected).__name__}: {unexpected}")
-        self._inbox.put(_Asked(live, error))
 
 
 class Skipped(NamedTuple):

@@ -425,6 +425,16 @@ def test_closing_closes_all_that_is_loaded_and_what_is_loaded_afterwards(tmp_pat
     assert bench.ask() == "model_unusable"
 
 
+def test_what_was_loaded_in_the_moment_of_closing_is_closed_too(tmp_path: Path, box: Box) -> None:
+    bench = Bench(tmp_path, box).turn()
+    bench.fall("npu")
+    bench.clock.advance_s(1)
+    bench.chain.pump(0)
+    assert not box.newest("npu").closed.is_set(), "it lies in the inbox"
+    bench.chain.close()
+    assert all(model.closed.is_set() for models in box.models.values() for model in models)
+
+
 def test_the_keeper_of_a_started_chain_works_in_a_thread_of_its_own(tmp_path: Path, box: Box) -> None:
     spec = ChainSpec("pump", sum_model(tmp_path / "m.onnx"), ("npu:x", "cpu:x"), allow_unsigned=True)
     serving = load_chain(spec, FakeClock(), find=box.find)
