@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RUNTIME_NAME, DEVICE = "split", "upstream"
 HEAD_RUNTIME, HEAD_DEVICE = "onnxruntime", "cpu"
 SHARE = 0.6  # of the deadline that waiting may take: the rest is for the rung below
-WAIT_MAX_S = 10.0
+WAIT_MAX_S = 30.0  # at the first questions of a load; a call has less
 
 Connect = Callable[["UpstreamAddress"], "PackedUpstream"]
 
