@@ -123,6 +123,10 @@ class Providers:
             )
         return found[number]
 
+    def lists(self, place: Place) -> bool:
+        """Whether the provider's library is in this process: asking for its devices would load it."""
+        return place.plugin in self._registered
+
     def missing(self, provider: str) -> str:
         """Which library a built-in provider lacks, as ": reason"; empty where that is not the cause."""
         path = Path(self._library.__file__).parent / "capi" / _BUILT_IN_FILES.get(provider, "")
@@ -188,6 +192,7 @@ def _built_in_options(provider: str, number: int, cache: Path | None) -> dict[st
     chosen = {"device_id": str(number)}
     if provider == CUDA:
         chosen["use_tf32"] = "0"  # float32 with ten bits of mantissa: other answers than everywhere else
+        chosen["cudnn_conv_algo_search"] = "HEURISTIC"  # the default tries all, anew for each number of waiting inputs
     elif cache is not None:
         chosen |= {
             "trt_engine_cache_enable": "1",

@@ -181,12 +181,15 @@ class OnnxRuntime:
         return OrtModel(session, info, self._library.RunOptions())
 
     def health(self, device: str) -> DeviceHealth:
-        """The processor is well as long as this runs; a device that is listed may be ill all the same."""
+        """The processor is well as long as this runs; a device that is listed may be ill all the same.
+
+        Asked in any process, so no provider is loaded for it: where none is, nothing is known.
+        """
         if device == "cpu":
             return DeviceHealth("ok")
         try:
             place, _ = place_of(device)
-            if place.plugin:
+            if self._providers.lists(place):
                 self._providers.ep_device(device)
         except ModelError as error:
             return DeviceHealth("failed", (f"{error.code}: {error.message}",))
