@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edged import __version__
+from edged.engine.accelerator_state import worst_of
 from edged.engine.accelerators import Accelerators, processes_of
 from edged.engine.build import Built, load_models
 from edged.engine.build import build as build_pipelines
@@ -24,7 +25,7 @@ from edged.engine.delivery import RESULTS, Delivery
 from edged.engine.devices import Devices
 from edged.engine.draft import Present
 from edged.engine.engine import Engine, EngineParts, TurnLimits
-from edged.engine.governing import Governing, Surroundings, accelerator_state
+from edged.engine.governing import Governing, Surroundings
 from edged.engine.herald import Herald
 from edged.engine.home import Home, record
 from edged.engine.homeward import Homeward
@@ -50,7 +51,6 @@ from edged.ops.sensors.report import read_devices
 from edged.ops.sensors.watch import DeviceWatch
 from edged.ops.status_samples import status_samples
 from edged.ops.status_server import Page, StatusServer, open_loopback, open_unix
-from edged.policy.governor import ACCELERATOR_STATES
 from edged.publish.board import Board
 from edged.publish.letters import LetterBox, gap_notice
 from edged.publish.notices import NoticeBox
@@ -62,9 +62,7 @@ from edged.store.values import StoreSettings
 if TYPE_CHECKING:
     from edged.config.settings import Config
     from edged.engine.meta import Meta
-    from edged.engine.runner import Runner
     from edged.ops.logs import Log
-    from edged.policy.governor import AcceleratorState
     from edged.policy.mode import ModeState
     from edged.ports import Clock, SessionInfo
     from edged.store.values import Recovered, SalvageReport
@@ -112,18 +110,6 @@ async def build(config: Config, *, clock: Clock, log: Log, sensors_root: Path = 
 
 def _free_bytes(sensors_root: Path) -> int | None:
     return read_memory(sensors_root).available_bytes
-
-
-def _runtime(runner: Runner) -> str:
-    """What computes now; "" when nothing can."""
-    return runner.info.runtime if runner.parts.model is not None else ""
-
-
-def _lost(runner: Runner) -> frozenset[str]:
-    """Rungs of its chain that do not come back without hands."""
-    chain = runner.parts.chain
-    rungs = () if chain is None else chain.state.rungs
-    return frozenset(rung.name for rung in rungs if rung.state in ("power_cycle", "disabled"))
 
 
 class App:
@@ -278,15 +264,9 @@ class App:
     def _surroundings(self) -> Surroundings:
         """What the governor cannot see from the engine."""
         room_days = self._store.get("days_of_room")
-        return Surroundings(room_days if isinstance(room_days, float) else None, self._accelerator())
-
-    def _accelerator(self) -> AcceleratorState | None:
-        """The worst of the pipelines whose chain begins with one; None: no chain does."""
-        states = [
-            accelerator_state(pipeline.model.chain or self.config.hardware.chain, _runtime(runner), _lost(runner))
-            for pipeline, runner in zip(self.config.pipelines, self.built.runners, strict=True)
-        ]
-        return max((state for state in states if state is not None), key=ACCELERATOR_STATES.index, default=None)
+        chains = (pipeline.model.chain for pipeline in self.config.pipelines)
+        accelerator = worst_of(zip(chains, self.built.runners, strict=True))
+        return Surroundings(room_days if isinstance(room_days, float) else None, accelerator)
 
     def _receipts(self, config: Config) -> ReceiptFolder | None:
         """Where receipts of sticks are laid; None where the configuration trusts no hub's keys."""

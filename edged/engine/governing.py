@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edged.ops.sensors.facts import facts as device_facts
@@ -50,19 +50,6 @@ class Surroundings(NamedTuple):
 
     room_days: float | None = None
     accelerator: AcceleratorState | None = None
-
-
-def accelerator_state(chain: Sequence[str], serving: str, lost: Container[str] = ()) -> AcceleratorState | None:
-    """How the accelerators of a pipeline are; None: its chain begins with a processor or with rules.
-
-    serving: the `runtime:device` that answers, "" when none does. lost: rungs that do not come back without hands.
-    """
-    accelerators = [rung for rung in chain if rung.partition(":")[2] not in {"", "cpu"}]
-    if not accelerators or chain[0] not in accelerators:
-        return None
-    if serving in accelerators:
-        return "ok"
-    return "failed" if all(rung in lost for rung in accelerators) else "fallback"
 
 
 class Backlog:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edged.engine.governing import BACKLOG_AFTER_S, Backlog, Governing, Surroundings, accelerator_state
+from edged.engine.governing import BACKLOG_AFTER_S, Backlog, Governing, Surroundings
 from edged.engine.report import Report, Sections
 from edged.ops.sensors.report import DeviceReport, read_devices
 from edged.policy.batching import Cost
@@ -188,19 +188,6 @@ async def test_an_accelerator_that_is_away_presses(governed: Governed) -> None:
     governed.around = Surroundings(accelerator="fallback")
     governed.samples(1)
     assert "accelerator_fallback" in governed.reasons
-
-
-def test_the_state_of_an_accelerator_follows_from_the_chain_and_what_serves() -> None:
-    assert accelerator_state(("onnxruntime:cpu",), "onnxruntime:cpu") is None
-    assert accelerator_state(("rules",), "rules") is None
-    assert accelerator_state((), "") is None
-    assert accelerator_state(("openvino:gpu", "openvino:cpu"), "openvino:gpu") == "ok"
-    assert accelerator_state(("openvino:gpu", "openvino:cpu"), "openvino:cpu") == "fallback"
-    assert accelerator_state(("openvino:gpu",), "") == "fallback"
-    assert accelerator_state(("openvino:npu", "openvino:gpu", "openvino:cpu"), "openvino:gpu") == "ok"
-    assert accelerator_state(("onnxruntime:cpu", "openvino:gpu"), "onnxruntime:cpu") is None
-    assert accelerator_state(("openvino:gpu", "openvino:cpu"), "openvino:cpu", {"openvino:gpu"}) == "failed"
-    assert accelerator_state(("coral:usb", "openvino:gpu"), "", {"coral:usb"}) == "fallback"
 
 
 def test_the_age_of_the_backlog_is_that_of_the_oldest_row_that_has_not_left() -> None:
