@@ -94,7 +94,7 @@ class CatchUp:
                 elif not runner.parts.frames:
                     self.unreadable += 1
                 elif seq > answered:
-                    runner.skip(seq, "restart")
+                    runner.skips.add(seq, "restart")
             runner.cursor = seq
             if seq <= answered:
                 runner.discard_ready()

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from edged.engine.compute import chain_report
+from edged.engine.skips import Skips
 from edged.engine.stand_in import StandIn
+from edged.engine.telling import notes_of, take_notes
 from edged.errors import InferenceError
-from edged.infer.notes import BAD_IMAGE, Note, NotedOutputs
+from edged.infer.notes import BAD_IMAGE
 from edged.messages import QUALITY_BAD, QUALITY_UNCERTAIN, ResultContext
 from edged.pipeline.postprocess import Answers
 from edged.policy.faults import fault_of
@@ -26,7 +27,7 @@ from edged.policy.mode import ModeState, degrades
 from edged.policy.relief import Declared, Thinning, share_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy as np
 
@@ -169,7 +170,7 @@ class Runner:
         self._telling = FLAG_RETAINED if parts.arrival_is_ts else FLAG_RETAINED | FLAG_TS_ARRIVAL
         self._newest: dict[str, tuple[int, int, str, int | None, int]] = {}
         self._jobs: deque[Job] = deque()
-        self._passed: list[tuple[int, str]] = []  # (seq, reason) of skipped events that `done` has not passed
+        self.skips = Skips()
         self._context: tuple[tuple[ModeState, str], ResultContext] | None = None
         self._wanted = parts
         self._next_call_ns = 0
@@ -200,27 +201,14 @@ class Runner:
                     in_seq = None
             self._ready.append((device, window_ts, block, ref, topic, in_seq, flags, seq))
 
-    def skip(self, seq: int, reason: str) -> None:
-        """An event that gets no result, by the declared policy."""
-        self._passed.append((seq, reason))
-
     def count_skips(self) -> None:
-        """Enter into the books what `done` has passed; the rest is fed again after a restart, and counted then."""
-        if not self._passed:
-            return
-        done = self.done()
-        beyond: list[tuple[int, str]] = []
-        for seq, reason in self._passed:
-            if seq <= done:
-                self.left_out[reason] = self.left_out.get(reason, 0) + 1
-            else:
-                beyond.append((seq, reason))
-        self._passed = beyond
+        """Enter into the books what was skipped, as far as everything before it is answered."""
+        self.skips.enter(self.left_out, self.done())
 
     @property
     def skipped(self) -> int:
         """Windows left out by declared policy, in the books or not yet."""
-        return sum(self.left_out.values()) + len(self._passed)
+        return sum(self.left_out.values()) + len(self.skips)
 
     def waiting(self) -> int:
         """Windows ready or in the lane, unanswered."""
@@ -313,14 +301,14 @@ class Runner:
 
     def _sift(self) -> None:
         """Leave out what is to be left out, each window judged once. They lie in the order of what closed them."""
-        before = len(self._ready)
-        takes, sifted = self._thinning.takes, self._sifted
+        thinning, sifted, kept = self._thinning, self._sifted, []
         self._sifted = max(sifted, self._ready[-1][-1])
-        self._ready = [window for window in self._ready if window[-1] <= sifted or takes(window[0])]
-        count = before - len(self._ready)
-        if count:
-            reason = self._thinning.reason
-            self.left_out[reason] = self.left_out.get(reason, 0) + count
+        for window in self._ready:
+            if window[-1] <= sifted or thinning.takes(window[0]):
+                kept.append(window)
+            else:
+                self.skips.add(window[-1], thinning.reason)
+        self._ready = kept
 
     def _exchanged(self) -> bool:
         """Take the wanted model once nothing of the other one is on its way: answers keep their order."""
@@ -359,18 +347,9 @@ class Runner:
 
     def _keep_newest(self) -> None:
         """`latest` inputs: only the newest window of each device waits for the lane."""
-        newest = {window[0]: window for window in self._ready}
-        if len(newest) < len(self._ready):
-            for window in self._ready:
-                if newest[window[0]] is not window:
-                    self.skip(window[-1], "superseded")
-            self._ready = sorted(newest.values(), key=itemgetter(-1))  # `done` looks at the first one
+        self._ready = self.skips.newest(self._ready)
         if self.parts.frames:
-            size_bytes = sum(len(window[2]) for window in self._ready)
-            while size_bytes > self.parts.frames_bytes:
-                window = self._ready.pop(0)
-                size_bytes -= len(window[2])
-                self.skip(window[-1], "memory")
+            self._ready = self.skips.within(self._ready, self.parts.frames_bytes)
 
     def _run_inline(self, ready: list[Ready]) -> None:
         parts = self.parts
@@ -470,27 +449,10 @@ class Runner:
             for change in alarms.step(window[0], window[1], label, score, values):
                 self._present.on_alarm(self.name, change)
 
-    def _notes(self, outcome: Outcome, count: int) -> Sequence[Note]:
-        """What a model made of others tells about rows; nothing from any other one."""
-        if isinstance(outcome, NotedOutputs):
-            return outcome.notes
-        no_picture = self.parts.frames and isinstance(outcome, InferenceError) and outcome.code == BAD_IMAGE
-        return (Note(failed=BAD_IMAGE),) * count if no_picture else ()
-
-    def _take_notes(self, notes: Sequence[Note], answers: Answers, ready: list[Ready]) -> None:
-        """What the model told about single rows."""
-        for row, (note, window) in enumerate(zip(notes, ready, strict=False)):
-            if note.failed:
-                self.failed += answers.reasons[row] != (note.failed,)  # unless the whole call was counted
-                answers.spoil(row, note.failed)
-                if self.parts.frames and isinstance(window[2], bytes):
-                    self._present.letter(note.failed, "the frame cannot be decoded", window[4], window[2])
-            elif note.reasons:
-                answers.quality[row] = min(answers.quality[row], QUALITY_UNCERTAIN)
-                answers.reasons[row] += note.reasons
-            told = note.reasons if note.info is None else (*note.reasons, f"answered_by:{note.info.model}")
-            for what in told:
-                self.told[what] = self.told.get(what, 0) + 1
+    def _unreadable(self, window: Ready) -> None:
+        """A frame that could not be decoded when its turn came leaves a letter, as one refused at once does."""
+        if self.parts.frames and isinstance(window[2], bytes):
+            self._present.letter(BAD_IMAGE, "the frame cannot be decoded", window[4], window[2])
 
     def context(self, by: ModelInfo | None = None) -> ResultContext:
         """What all results of this pipeline share at this moment. by: what computed these, if not its model."""
@@ -523,8 +485,11 @@ class Runner:
         self.late += n if late else 0
         self.answered += n
         answers = self._answers(ready, outcome, unusable, info)
-        notes = self._notes(outcome, n)
-        self._take_notes(notes, answers, ready)
+        notes = notes_of(outcome, n)
+        failed = take_notes(notes, answers, self.told)
+        self.failed += 0 if isinstance(outcome, InferenceError) else len(failed)  # there the whole call was counted
+        for row in failed:
+            self._unreadable(ready[row])
         if self.parts.alarms is not None:
             self._alarms(self.parts.alarms, ready, answers)
         if any(note.info is not None for note in notes):
