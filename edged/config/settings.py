@@ -347,7 +347,8 @@ class Upstream:
     infer_limit_kbit_s: Annotated[
         int,
         Key(
-            "Most bandwidth that questions of `split:upstream` and of cascades may take, beside rate_limit_kbit_s.",
+            "Most bandwidth that questions of `split:upstream` may take, and those of cascades as much again; both"
+            " beside rate_limit_kbit_s.",
             why="below 8 kbit/s one question takes seconds; what it takes, alarms and results cannot have",
             ge=8,
             le=10_000_000,

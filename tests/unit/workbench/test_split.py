@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
 
@@ -387,6 +388,13 @@ def test_the_command_lists_reports_and_cuts(edged: Edged, models: SplitModels, t
     assert facts["samples"] == 0
     again = edged("model", "split", models.model.path, "--at", CUT, "--data", models.data, "--json")
     assert json.loads(again.out)["whole"]["sha256"] == models.model.sha256
+
+
+def test_a_report_without_a_folder_lands_here(edged: Edged, models: SplitModels, tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        assert edged("model", "split", models.model.path, "--report").code == ExitCode.OK
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["split.html", "split.json"]
 
 
 def test_the_command_says_what_is_wrong(edged: Edged, models: SplitModels, tmp_path: Path) -> None:
