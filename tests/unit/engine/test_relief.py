@@ -69,6 +69,29 @@ async def test_after_a_restart_what_was_left_out_is_neither_answered_nor_counted
     assert second.ledger.inputs["p"].stored == 4 + 3
 
 
+async def test_what_was_left_out_behind_an_open_call_is_counted_once_also_when_the_process_dies() -> None:
+    first = Rig(may_slow=True, lane=True, max_batch=1)
+    await first.start()
+    first.runner.relieve(declares("lower_rate"))
+    for seq in range(2):  # the first is at work, the second left out: neither is settled
+        first.event(seq)
+        await first.engine.settled()
+    assert first.ledger.left_out == {"p": {}}
+    second = Rig(may_slow=True, lane=True, max_batch=1, journal=first.journal)
+    assert second.lane is not None
+    second.runner.relieve(declares("lower_rate"))
+    await second.start()
+    while second.lane.jobs:
+        second.lane.answer()
+    second.event(2)
+    await second.engine.settled()
+    while second.lane.jobs:
+        second.lane.answer()
+    await second.engine.settled()
+    assert seqs(second) == [0, 2]
+    assert second.ledger.left_out == {"p": {"slowed": 1}}
+
+
 async def test_windows_that_wait_for_a_lane_are_judged_once() -> None:
     rig = Rig(may_slow=True, lane=True, max_batch=1)
     assert rig.lane is not None
