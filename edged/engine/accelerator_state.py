@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from edged.infer.rung import is_processor
 from edged.policy.governor import ACCELERATOR_STATES, AcceleratorState
 
 if TYPE_CHECKING:
     from edged.engine.runner import Runner
-
-_NO_ACCELERATOR = frozenset({"", "cpu"})
 
 
 def worst_of(pipelines: Iterable[tuple[Sequence[str], Runner]]) -> AcceleratorState | None:
@@ -24,7 +23,7 @@ def state_of(chain: Sequence[str], serving: str, lost: Container[str] = ()) -> A
 
     serving: the `runtime:device` that answers, "" when none does. lost: rungs that do not come back without hands.
     """
-    accelerators = [rung for rung in chain if rung.partition(":")[2] not in _NO_ACCELERATOR]
+    accelerators = [rung for rung in chain if not is_processor(rung)]
     if not accelerators or chain[0] not in accelerators:
         return None
     if serving in accelerators:

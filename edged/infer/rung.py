@@ -41,8 +41,8 @@ def device_of(rung: str) -> str:
 
 
 def is_processor(rung: str) -> bool:
-    """Whether the rung computes on the processor, without an accelerator."""
-    return device_of(rung) == "cpu"
+    """Whether the rung computes on the processor, by whatever provider (`openvino-cpu`): no accelerator."""
+    return device_of(rung) == "cpu" or device_of(rung).endswith("-cpu")
 
 
 def abilities_of(rung: str, find: Find) -> Abilities | None:

@@ -15,8 +15,11 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from edged.config.rules_links import RUNTIME_DEVICES
+from edged.engine.accelerator_state import state_of
 from edged.errors import InferenceError, ModelError
 from edged.infer.loading import ModelFile, open_model
+from edged.infer.rung import is_processor
 from edged.infer.runtime import DeviceHealth, LoadOptions
 from edged.infer.runtimes.onnxruntime_devices import CPU, CUDA, OPENVINO, PLACES, QNN, TENSORRT, place_of
 from edged.infer.runtimes.onnxruntime_runtime import PROBE_MODEL, OnnxRuntime
@@ -71,6 +74,13 @@ def test_only_the_processor_without_a_plug_in_runs_in_a_thread() -> None:
     declared = {device: OnnxRuntime(ForgedLibrary()).abilities(device) for device in PLACES}
     assert [device for device, abilities in declared.items() if abilities.isolation == "thread"] == ["cpu"]
     assert [device for device, abilities in declared.items() if abilities.prepares] == ["tensorrt"]
+
+
+def test_the_configuration_knows_the_same_devices_and_which_of_them_are_the_processor() -> None:
+    assert RUNTIME_DEVICES["onnxruntime"] == tuple(PLACES)
+    for device, place in PLACES.items():
+        assert is_processor(f"onnxruntime:{device}") == (place.hardware == "CPU")
+        assert (state_of([f"onnxruntime:{device}"], "") is None) == (place.hardware == "CPU")
 
 
 # --- built-in providers: CUDA, TensorRT ---
