@@ -159,7 +159,7 @@ class InferenceService:
         model.check(arrays)
         self._in_time(job)  # loading a model may have taken long
         begun_ns = self._clock.mono_ns()
-        outputs = model.run(arrays)
+        outputs = model.run(arrays, self._left_ms(job) / 1000)
         infer_ns = self._clock.mono_ns() - begun_ns
         try:
             packed = [to_packed(name, array) for name, array in outputs.items()]

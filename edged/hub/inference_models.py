@@ -26,6 +26,7 @@ _DTYPES = {
     "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
 }  # fmt: skip
 _FATAL_ONLY = 4
+_GUARDED = 4  # times the slowest that it ever was
 
 
 class Input(NamedTuple):
@@ -37,11 +38,14 @@ class Input(NamedTuple):
 
 
 class Served:
-    """A loaded model."""
+    """A loaded model. options: makes the library's options of one call. now_ns: monotonic."""
 
-    def __init__(self, session: Any, max_rows: int) -> None:
+    def __init__(self, session: Any, max_rows: int, options: Callable[[], Any], now_ns: Callable[[], int]) -> None:
         self._session = session
         self._max_rows = max_rows
+        self._options = options
+        self._now_ns = now_ns
+        self._row_s: float | None = None  # the slowest row so far; None before the first call
         self.inputs = tuple(
             Input(node.name, _DTYPES.get(node.type, node.type), tuple(_axis(axis) for axis in node.shape))
             for node in session.get_inputs()
@@ -62,13 +66,28 @@ class Served:
             if array.ndim and len(array) > self._max_rows:
                 raise Refusal("wrong_tensors", f"{name}: {len(array)} rows, at most {self._max_rows} are taken")
 
-    def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Raise `Refusal` (`infer_failed`) where the library fails."""
+    def run(self, tensors: Mapping[str, np.ndarray], within_s: float) -> dict[str, np.ndarray]:
+        """The outputs. Raises `Refusal`: `infer_failed` where the library fails, `expired` where it was stopped."""
+        rows = max([1, *(len(array) for array in tensors.values() if array.ndim)])
+        options, stopped = self._options(), threading.Event()
+        # A timer is a thread: it is for calls that could come near their deadline.
+        may_be_late = self._row_s is None or within_s < _GUARDED * rows * self._row_s
+        timer = threading.Timer(within_s, _stop, (options, stopped)) if may_be_late else None
+        begun_ns = self._now_ns()
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
         try:
-            outputs = self._session.run(list(self.outputs), dict(tensors))
+            outputs = self._session.run(list(self.outputs), dict(tensors), options)
         # The library's exceptions have no common base; whatever it was, the next question must find this thread alive.
         except Exception as error:
+            if stopped.is_set():
+                raise Refusal("expired", f"the call was stopped after {within_s:.3g} s") from error
             raise Refusal("infer_failed", _first_line(error)) from error
+        finally:
+            self._row_s = max(self._row_s or 0.0, (self._now_ns() - begun_ns) / 1e9 / rows)
+            if timer is not None:
+                timer.cancel()
         return dict(zip(self.outputs, outputs, strict=True))
 
 
@@ -139,7 +158,13 @@ class ModelFolder:
         except Exception as error:  # noqa: BLE001
             return Refusal("model_unusable", f"{path.name}: {_first_line(error)}")
         session.disable_fallback()
-        return Served(session, self._table.max_rows)
+        return Served(session, self._table.max_rows, ort.RunOptions, self._now_ns)
+
+
+def _stop(options: Any, stopped: threading.Event) -> None:
+    """The library looks at this between two operators."""
+    stopped.set()
+    options.terminate = True
 
 
 def _axis(axis: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,31 @@ def test_a_surprise_does_not_end_the_thread(rig: Rig, tmp_path: Path) -> None:
 
 
 # --- the folder -------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_takes_too_long_is_stopped_and_the_next_one_is_not(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value_ints=[300, 300]),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Add", ["zeros", "total"], ["m0"]),  # of the input, or all would be computed at load
+    ]
+    nodes += [helper.make_node("MatMul", [f"m{at}", "m0"], [f"m{at + 1}"]) for at in range(3000)]
+    nodes += [helper.make_node("ReduceSum", ["m3000"], ["sum"]), helper.make_node("Add", ["x", "sum"], ["y"])]
+    digest = write_model(tmp_path / "slow.onnx", nodes)
+    quick = write_model(tmp_path / "quick.onnx")
+    folder = ModelFolder(InferenceTable(models_dir=str(tmp_path)), time.monotonic_ns)
+
+    begun = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Refusal, match="expired: the call was stopped"):
+            folder.find(digest).run({"x": X}, 0.05)
+    assert time.monotonic() - begun < 20
+    for _ in range(3):
+        assert np.array_equal(folder.find(quick).run({"x": X}, 20.0)["y"], X * 2)
+    assert not [
+        each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
+    ]
 
 
 def test_files_that_come_change_or_go_are_noticed_without_a_look_for_each_question(tmp_path: Path) -> None:
