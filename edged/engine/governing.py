@@ -37,7 +37,10 @@ BACKLOG_AFTER_S = 600.0
 
 
 class Watch(Protocol):
-    """Where reports come from (`edged.ops.sensors.watch.DeviceWatch`)."""
+    """Where reports come from (`edged.ops.sensors.watch.DeviceWatch`). trouble: why the last one is missing, or ""."""
+
+    @property
+    def trouble(self) -> str: ...
 
     async def look(self) -> DeviceReport | None: ...
 
@@ -98,11 +101,16 @@ class Governing:
         self._before: DeviceReport | None = None
         self._backlog = Backlog()
         self._readings: Mapping[str, float] = {}
+        self._trouble = ""
 
     async def run(self) -> None:
         """Sample for ever."""
         while True:
             self.take(await self._watch.look())
+            if self._watch.trouble != self._trouble:
+                self._trouble = self._watch.trouble
+                if self._trouble:
+                    self._log.warning("devices_not_read", detail=self._trouble)
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     def take(self, report: DeviceReport | None) -> None:
@@ -197,13 +205,14 @@ class Governing:
         return LEVELS.index(self._state.level)
 
     def pressure(self) -> dict[str, object]:
-        """Level, reasons, the facts that are known, and which are not."""
+        """Level, reasons, the facts that are known, which are not, and why the box could not be read, if so."""
         facts = self._facts._asdict().items()
         return {
             "level": self._state.level,
             "codes": list(self._state.codes),
             "facts": {name: value for name, value in facts if value is not None and _told(value)},
             "unknown": list(self._state.unknown),
+            **({"trouble": self._trouble} if self._trouble else {}),
         }
 
     def device(self) -> Mapping[str, float]:

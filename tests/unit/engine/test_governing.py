@@ -22,8 +22,9 @@ pytestmark = pytest.mark.allow_blocking(reason="the box is a folder of small fil
 class OneReport:
     """Always the same answer, and how often it was asked for."""
 
-    def __init__(self, report: DeviceReport | None) -> None:
+    def __init__(self, report: DeviceReport | None, trouble: str = "") -> None:
         self.report = report
+        self.trouble = trouble
         self.looks = 0
 
     async def look(self) -> DeviceReport | None:
@@ -226,15 +227,19 @@ async def test_the_numbers_are_in_the_heartbeat_and_in_the_metrics(governed: Gov
     assert samples["edged_left_out", "p", "slowed"] == 1
 
 
-async def test_it_samples_for_ever(governed: Governed) -> None:
-    watch = OneReport(read_devices(governed.box.root))
+@pytest.mark.parametrize("trouble", ["", "a read has not returned within 5.0 s"])
+async def test_it_samples_for_ever_and_says_once_why_the_box_could_not_be_read(
+    governed: Governed, trouble: str
+) -> None:
+    watch = OneReport(None if trouble else read_devices(governed.box.root), trouble)
     governing = Governing(governed.rig.engine, governed.rig.log, watch, Surroundings)
     running = asyncio.create_task(governing.run())
     async with asyncio.timeout(10):
         while not watch.looks:
             await asyncio.sleep(0)
     running.cancel()
-    assert governing.pressure()["level"] == "full"
+    assert governing.pressure().get("trouble", "") == trouble
+    assert sum("devices_not_read" in line for line in governed.rig.lines) == bool(trouble)
 
 
 async def test_a_model_that_is_slower_than_its_class_of_hardware_promises_is_told_and_serves(tmp_path: Path) -> None:
