@@ -6,6 +6,7 @@ bundle the manifest must list `split.json`, so that whoever vouches for the bund
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,6 +110,9 @@ def read_plan(model: ModelFile) -> Plan:
         raise ModelError("corrupt", f"Refusing {path}: {error}", hint="make it again: edged model split") from None
     if plan.v != VERSION:
         raise ModelError("incompatible", f"Refusing {path}: expected v = {VERSION!r}, got {plan.v[:40]!r}")
+    cut = plan.cut
+    if not (math.isfinite(cut.scale) and cut.scale > 0 and 0 <= cut.zero_point <= 255):
+        raise ModelError("corrupt", f"Refusing {path}: scale {cut.scale}, zero point {cut.zero_point}")
     if plan.whole.sha256 != model.sha256:
         raise ModelError(
             "incompatible",

@@ -333,6 +333,9 @@ def test_a_plan_about_another_model_of_another_version_or_broken_is_refused(
     assert code(msgspec.json.encode(replace(plan, v="edged.split/9"))) == "incompatible"
     other = replace(plan.whole, sha256="0" * 64)
     assert code(msgspec.json.encode(replace(plan, whole=other))) == "incompatible"
+    for scale, zero_point in ((0.0, 0), (-1.0, 0), (1.0, 256)):
+        bad = replace(plan.cut, scale=scale, zero_point=zero_point)
+        assert code(msgspec.json.encode(replace(plan, cut=bad))) == "corrupt"
     plan_file.unlink()
     with pytest.raises(ModelError, match="edged model split") as missing:
         read_plan(model)
