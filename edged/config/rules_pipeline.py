@@ -196,7 +196,8 @@ def _check_fallback(model: ModelSource) -> Iterator[Finding]:
         if rule.above is None and rule.below is None:
             yield Finding(("rules", index), "has no threshold", allowed="above, below, or both")
     if model.require_accelerator:
-        if model.chain and all(entry == RULES or (entry.partition(":")[2] or "cpu") == "cpu" for entry in model.chain):
+        devices = [entry.partition(":")[2] or "cpu" for entry in model.chain]  # `rules` has none
+        if devices and all(device.endswith("cpu") for device in devices):
             cure = "name an accelerator in chain, or remove it"
             yield Finding(("require_accelerator",), "leaves nobody to answer", True, cure=cure, uses=("chain",))
         for key in ("rules", "last_good_s"):

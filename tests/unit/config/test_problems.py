@@ -223,6 +223,11 @@ MISTAKES: dict[str, tuple[tuple[tuple[str, str], ...], str, str]] = {
         "model.require_accelerator",
         "nobody to answer",
     ),
+    "another provider on the processor": (
+        ((CHAIN, 'chain = ["onnxruntime:openvino-cpu", "onnxruntime:cpu"]\nrequire_accelerator = true'),),
+        "model.require_accelerator",
+        "nobody to answer",
+    ),
     "memory instead of an accelerator": (
         ((CHAIN, 'chain = ["coral:usb"]\nrequire_accelerator = true\nlast_good_s = 5'),),
         "model.last_good_s",
