@@ -22,6 +22,7 @@ from edged.engine.stand_in import StandIn, StandInSpec
 from edged.errors import ConfigError, ModelError
 from edged.infer.chain import Chain, ChainSpec, Serving, load_chain
 from edged.infer.lane import Lane, LaneLimits
+from edged.infer.proof import Calls
 from edged.infer.rules import RUNTIME as RULES
 from edged.infer.rules import Rule
 from edged.infer.runtime import LoadOptions
@@ -110,6 +111,7 @@ def _load(config: Config, pipeline: Pipeline, clock: Clock, hosting: Hosting | N
         ),
         require_accelerator=model.require_accelerator,
         fits=fits,
+        calls=Calls(model.hang_s, model.max_batch),
     )
     serving = load_chain(spec, clock, hosting=hosting)
     smaller = None
@@ -382,13 +384,17 @@ class _Refit:
             fresh = fresh._replace(width=len(pipeline.input.fields) if width is None else width)
         if not lane_needed:
             return fresh
-        deadline_ms, max_batch = pipeline.model.deadline_ms, pipeline.model.max_batch
-        if pipeline.codec == "image":
-            max_batch = min(max_batch, FRAME_BATCH)
         return fresh._replace(
-            lane=self._lane(model, live.info),
-            max_batch=best_batch(live.cost, max_batch, deadline_ms, largest=max_batch),
+            lane=self._lane(model, live.info), max_batch=self._batch(live.cost), batch_for=self._batch
         )
+
+    def _batch(self, cost: Cost) -> int:
+        """How many windows one call of a rung takes, so that it ends within the deadline."""
+        pipeline = self._item.pipeline
+        most = pipeline.model.max_batch
+        if pipeline.codec == "image":
+            most = min(most, FRAME_BATCH)
+        return best_batch(cost, most, pipeline.model.deadline_ms, largest=most)
 
     def _around(self, model: Model, info: ModelInfo) -> Model:
         """What the lane runs: `model`, and what stands around it. info: what it takes and gives."""

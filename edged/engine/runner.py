@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from edged.pipeline.frames import FrameAssembler
     from edged.pipeline.postprocess import Postprocessor, Values
     from edged.pipeline.windows import Row, WindowBank
+    from edged.policy.batching import Cost
     from edged.policy.governor import Measures
     from edged.ports import Clock, Model
 
@@ -88,8 +89,9 @@ class RunnerParts(NamedTuple):
     arrival_is_ts: the time of arrival is declared to be the event time, so that it takes nothing from the quality.
     may_slow: under pressure a share of the windows may be left out.
     chain: whose model this is. refit: the same pipeline for the rung that serves now, when these parts no longer fit
-    it: there was no model, or it has become too slow for the loop; None: they fit. width: numbers of one event that the
-    model takes, where events of other lengths may come. rates_hz: most calls a second by rung, for `latest` inputs.
+    it: there was no model, or it has become too slow for the loop; None: they fit. batch_for: windows of one call of a
+    rung with this cost; None: always `max_batch`. width: numbers of one event that the model takes, where events of
+    other lengths may come. rates_hz: most calls a second by rung, for `latest` inputs.
     frames: events are pictures; the store has their pixels only where every one counts.
     ready_limit: windows that wait for a lane in memory; the catch-up feeds again below a quarter of it.
     frames_bytes: of frames of policy `latest` that wait; beyond it the oldest are skipped.
@@ -113,6 +115,7 @@ class RunnerParts(NamedTuple):
     may_slow: bool = False
     chain: Chain | None = None
     refit: Callable[[RunnerParts, Live], RunnerParts | None] | None = None
+    batch_for: Callable[[Cost], int] | None = None
     width: int | None = None
     stand_in: StandIn | None = None
     rates_hz: Mapping[str, float] = MappingProxyType({})
@@ -174,6 +177,7 @@ class Runner:
         self._context: tuple[tuple[ModeState, str], ResultContext] | None = None
         self._wanted = parts
         self._next_call_ns = 0
+        self._sized: tuple[Live | None, int] = (None, 0)
         self._fold: dict[str, bytes] = {}
         self.info = parts.info
         """What computed the newest results."""
@@ -268,6 +272,16 @@ class Runner:
         self.info = info
         self._context = None
         self._present.computed(self, info)
+
+    def _most(self) -> int:
+        """Windows of the next call: another rung may need smaller ones, or allow larger ones."""
+        parts = self.parts
+        live = parts.chain.serving if parts.chain is not None else None
+        if live is None or parts.batch_for is None:
+            return parts.max_batch
+        if self._sized[0] is not live:
+            self._sized = (live, parts.batch_for(live.cost))
+        return self._sized[1]
 
     def _paced(self) -> bool:
         """Whether the rung that serves has a lower declared rate, and it is not yet time for its next call."""
@@ -385,7 +399,7 @@ class Runner:
         return inputs, sorted({*odd, *unusable})
 
     def _submit(self, lane: LanePort, assemble: Assembler | FrameAssembler) -> bool:
-        ready = self._ready[: self.parts.max_batch]
+        ready = self._ready[: self._most()]
         inputs, unusable = self._assembled(assemble, ready)
         job = Job(ready, self._present.arrived_ns, unusable)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edged.errors import InferenceError, ModelError
 from edged.infer.chain_model import ChainModel
 from edged.infer.loading import DEFAULT_MAX_BYTES
-from edged.infer.proof import Live, Origin, Prover
+from edged.infer.proof import Calls, Live, Origin, Prover
 from edged.infer.registry import find_runtime
 from edged.infer.rules import RUNTIME as RULES
 from edged.infer.rung import Find, Hosting, Loading, abilities_of, is_processor
@@ -53,7 +53,7 @@ class ChainSpec(NamedTuple):
     """What the configuration says about a pipeline's model. chain: `runtime:device` from best to worst, or `rules`.
 
     require_accelerator: rungs on the processor never serve; they only say what is right.
-    fits: raises `ModelError` for a model that the pipeline cannot use.
+    fits: raises `ModelError` for a model that the pipeline cannot use. calls: how the rungs are called.
     """
 
     pipeline: str
@@ -66,6 +66,7 @@ class ChainSpec(NamedTuple):
     limits: Limits = Limits()
     require_accelerator: bool = False
     fits: Callable[[ModelInfo], None] = lambda _info: None
+    calls: Calls = Calls()
 
 
 class Switched(NamedTuple):
@@ -110,7 +111,7 @@ class Chain:
         self._clock = clock
         origin = Origin(spec.location, spec.allow_unsigned, spec.max_bytes, spec.version)
         loading = Loading(spec.options, find, hosting)
-        self._prover = Prover(self.names + judges, origin, loading, clock, spec.fits)
+        self._prover = Prover(self.names + judges, origin, loading, clock, spec.fits, spec.calls)
         self._lives: list[Live | None] = [None] * len(self.names)
         self._retired: list[Live] = []
         self._callers: list[ChainModel] = []
@@ -141,6 +142,9 @@ class Chain:
         live.fallen = True
         self.last_error = f"{live.rung}: {error.code}: {error.message}"
         self._inbox.put(Fell(live, error.code, error.message))
+
+    def now_ns(self) -> int:
+        return self._clock.mono_ns()
 
     def refusal(self) -> InferenceError:
         code = "accelerator_required" if self.spec.require_accelerator else "model_unusable"

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from edged.errors import InferenceError
 from edged.policy.faults import fault_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edged.infer.proof import Live
     from edged.messages import ModelInfo
 
@@ -34,6 +34,9 @@ class Rungs(Protocol):
     def fell(self, live: Live, error: InferenceError) -> None:
         """A call has shown that this rung does not work. Does not block."""
 
+    def now_ns(self) -> int:
+        """Monotonic time."""
+
     def refusal(self) -> InferenceError:
         """What to answer when there is nobody to ask."""
 
@@ -41,12 +44,14 @@ class Rungs(Protocol):
 class ChainModel:
     """Implements `edged.ports.Model`. `info`: of the rung that computed the last call.
 
-    calling: the rung that is computing now; it must not be closed.
+    calling: the rung that is computing now; it must not be closed. began_ns: when the piece of a batch that it computes
+    was begun; 0 before the first.
     """
 
     def __init__(self, rungs: Rungs) -> None:
         self._rungs = rungs
         self.calling: Live | None = None
+        self.began_ns = 0
         order = rungs.order
         self.info = order[0].info if order else rungs.nobody
 
@@ -58,7 +63,7 @@ class ChainModel:
         """
         order = self._rungs.order
         # The way of every call while all is well: no lock, no copy.
-        if order and not order[0].fallen:
+        if order and not order[0].fallen and not order[0].slow:
             live = self.calling = order[0]
             try:
                 answer = live.model.infer(batch, deadline_s=deadline_s)
@@ -115,7 +120,7 @@ class ChainModel:
             return InferenceError("device_busy", f"{live.rung}: still being probed after {deadline_s} s")
         self.calling = live
         try:
-            return live.model.infer(batch, deadline_s=deadline_s)
+            return self._in_pieces(live, batch, deadline_s)
         except InferenceError as error:
             return error
         # As above.
@@ -124,6 +129,19 @@ class ChainModel:
         finally:
             self.calling = None
             live.probing.release()
+
+    def _in_pieces(self, live: Live, batch: Batch, deadline_s: float) -> Batch:
+        """The batch may have been made for a faster rung: no piece takes so long that it looks hung."""
+        self.began_ns = self._rungs.now_ns()
+        rows = len(next(iter(batch.values())))
+        if rows <= live.most:
+            return live.model.infer(batch, deadline_s=deadline_s)
+        answers: list[Batch] = []
+        for first in range(0, rows, live.most):
+            self.began_ns = self._rungs.now_ns()
+            piece = {name: array[first : first + live.most] for name, array in batch.items()}
+            answers.append(live.model.infer(piece, deadline_s=deadline_s))
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def _unexpected(error: Exception) -> InferenceError:

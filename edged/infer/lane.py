@@ -140,7 +140,11 @@ class Lane:
 
     def check(self, now_ns: int) -> bool:
         """Call regularly: leaves a stuck call behind. True when that happened now."""
-        if self._busy_since_ns is None or now_ns - self._busy_since_ns <= self._busy_limit_s * 1e9:
+        if self._busy_since_ns is None:
+            return False
+        # A chain gives a slow rung one piece of a batch after the other: as long as pieces begin, nothing is stuck.
+        since_ns = max(self._busy_since_ns, getattr(self._worker.model, "began_ns", 0))
+        if now_ns - since_ns <= self._busy_limit_s * 1e9:
             return False
         job, self._running = self._running, None
         if job is not None:  # None: it is a reload that hangs

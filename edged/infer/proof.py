@@ -11,6 +11,7 @@ from edged.infer.parity import PROBE_S, check_parity, probe_answers
 from edged.infer.renamed import like
 from edged.infer.rung import Loading, load_rung
 from edged.infer.warmup import check_golden, warm_up
+from edged.policy.batching import best_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,21 +33,39 @@ class Origin(NamedTuple):
     version: str = ""
 
 
+class Calls(NamedTuple):
+    """How a chain is called: a call that takes longer than `deadline_s` counts as hung; `max_batch` items at most."""
+
+    deadline_s: float = 60.0
+    max_batch: int = 65_536
+
+
 class Live:
     """One load of one rung. `fallen`: a call has failed for good, nobody asks it any more. Never serves again.
 
-    answers: to the parity inputs. probing: held during a call of the keeper.
+    answers: to the parity inputs. probing: held during a call of the keeper. most: items of one call that it computes
+    well before the deadline; a batch that was made for a faster rung is given to it in pieces. slow: that may happen.
     """
 
-    __slots__ = ("answers", "at", "cost", "fallen", "info", "model", "probing", "rung")
+    __slots__ = ("answers", "at", "cost", "fallen", "info", "model", "most", "probing", "rung", "slow")
 
-    def __init__(self, at: int, rung: str, model: Model, cost: Cost, answers: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        at: int,
+        rung: str,
+        model: Model,
+        cost: Cost,
+        answers: Mapping[str, np.ndarray],
+        calls: Calls,
+    ) -> None:
         self.at = at
         self.rung = rung
         self.model = model
         self.info = model.info
         self.cost = cost
         self.answers = answers
+        self.most = best_batch(cost, calls.max_batch, 1000 * calls.deadline_s / 2, largest=calls.max_batch)
+        self.slow = self.most < calls.max_batch
         self.fallen = False
         self.probing = Lock()
 
@@ -74,13 +93,20 @@ class Prover:
     """
 
     def __init__(
-        self, rungs: tuple[str, ...], origin: Origin, loading: Loading, clock: Clock, fits: Callable[[ModelInfo], None]
+        self,
+        rungs: tuple[str, ...],
+        origin: Origin,
+        loading: Loading,
+        clock: Clock,
+        fits: Callable[[ModelInfo], None],
+        calls: Calls,
     ) -> None:
         self._rungs = rungs
         self._origin = origin
         self._loading = loading
         self._clock = clock
         self._fits = fits
+        self._calls = calls
         self._file: ModelFile | None = None
         self._declared: ModelInfo | None = None
         self._judge: Live | None = None
@@ -184,7 +210,7 @@ class Prover:
             model.close()
             raise ModelError("load_failed", f"{rung}: unexpected {type(error).__name__}: {error}") from error
         self._declared = self._declared or model.info
-        return Live(at, rung, model, cost, answers)
+        return Live(at, rung, model, cost, answers, self._calls)
 
     def _agree(self, live: Live, file: ModelFile, judge: Live | None) -> None:
         if file.golden is not None:

@@ -300,6 +300,30 @@ async def test_a_slower_rung_with_a_lower_rate_skips_frames_and_counts_them(tmp_
     assert [one["input"]["seq"] for one in plant.rig.results()] == [0, 1, 2, 3, 4, 9]
 
 
+async def test_a_call_is_as_large_as_the_rung_that_serves_can_take(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, lane=True)
+    runner, lane = plant.rig.runner, plant.rig.lane
+    assert isinstance(lane, HandLane)
+    lane.model = runner.parts.model  # type: ignore[assignment]  # a chain in place of the double
+    sizes = iter((4, 2))
+    before = runner.parts._replace(batch_for=lambda _cost: next(sizes))
+    runner.parts, runner.models, runner._wanted = before, (before,), before
+    await plant.rig.start()
+    plant.keep()
+    for seq in range(20):
+        plant.rig.event(seq)
+    await plant.rig.engine.settled()
+    plant.rungs["npu"].fail = "device_lost"
+    given = []
+    while lane.jobs:
+        given.append(len(lane.jobs[0][0]["x"]))
+        lane.answer()
+        await plant.rig.engine.settled()
+    assert sum(given) == 20
+    assert given[-1] == 2, "once the slower rung serves, its calls are smaller"
+    assert [one["input"]["seq"] for one in plant.rig.results()] == list(range(20))
+
+
 # --- the stand-in alone ---
 
 

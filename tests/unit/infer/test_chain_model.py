@@ -9,10 +9,10 @@ import pytest
 
 from edged.errors import InferenceError
 from edged.infer.chain_model import ChainModel
-from edged.infer.proof import Live
+from edged.infer.proof import Calls, Live
 from edged.messages import ModelInfo
 from edged.policy.batching import Cost
-from tests.doubles.runtime import StandInModel
+from tests.doubles.runtime import StandInModel, rows_summed
 
 ONE = {"x": np.ones((1, 4), np.float32)}
 Step = BaseException | Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -25,17 +25,22 @@ def broken(code: str) -> InferenceError:
 class Ladder:
     """Implements `Rungs` without a keeper: what fell is written down."""
 
-    def __init__(self, *scripts: list[Step]) -> None:
+    def __init__(self, *scripts: list[Step], costs: tuple[Cost, ...] = ()) -> None:
         self.models = [StandInModel(script=script, runtime=f"r{at}:x") for at, script in enumerate(scripts)]
+        self.costs = costs or (Cost(0, 0),) * len(scripts)
         self.order = tuple(
-            Live(at, model.info.runtime, model, Cost(0, 0), {}) for at, model in enumerate(self.models)
-        )  # fmt: skip
+            Live(at, model.info.runtime, model, cost, {}, Calls(deadline_s=0.5, max_batch=100))
+            for at, (model, cost) in enumerate(zip(self.models, self.costs, strict=True))
+        )
         self.nobody = ModelInfo("m", "1", "", "none", (), ())
         self.fallen: list[tuple[int, str]] = []
 
     def fell(self, live: Live, error: InferenceError) -> None:
         live.fallen = True
         self.fallen.append((live.at, error.code))
+
+    def now_ns(self) -> int:
+        return 5
 
     def refusal(self) -> InferenceError:
         return InferenceError("model_unusable", "nobody")
@@ -137,3 +142,29 @@ def test_during_a_call_it_is_known_which_rung_computes_and_afterwards_none() -> 
     assert (seen, model.calling) == ([ladder.order[0]], None)
     model.close()
     assert not ladder.models[0].closed.is_set(), "the chain owns its rungs"
+
+
+SLOW = Cost(0, 100_000)  # 0.1 s an item: two of them stay well below half a second
+
+
+def test_a_batch_for_a_fast_rung_is_given_to_a_slow_one_in_pieces() -> None:
+    ladder = Ladder([broken("device_lost")], [], costs=(Cost(0, 0), SLOW))
+    model = ChainModel(ladder)
+    batch = {"x": np.arange(20, dtype=np.float32).reshape(5, 4)}
+    assert model.infer(batch, deadline_s=0.5)["y"].tolist() == [6, 22, 38, 54, 70]
+    assert (ladder.models[1].calls, model.began_ns) == ([2, 2, 1], 5)
+
+
+def test_a_slow_rung_that_serves_gets_pieces_as_well_and_small_batches_whole() -> None:
+    ladder = Ladder([], costs=(SLOW,))
+    model = ChainModel(ladder)
+    model.infer({"x": np.ones((3, 4), np.float32)}, deadline_s=0.5)
+    model.infer({"x": np.ones((2, 4), np.float32)}, deadline_s=0.5)
+    assert ladder.models[0].calls == [2, 1, 2]
+
+
+def test_a_piece_that_fails_fails_the_batch_and_the_next_rung_gets_all_of_it() -> None:
+    ladder = Ladder([rows_summed, broken("worker_crashed")], [], costs=(SLOW, Cost(0, 0)))
+    model = ChainModel(ladder)
+    assert model.infer({"x": np.ones((3, 4), np.float32)}, deadline_s=0.5)["y"].tolist() == [4, 4, 4]
+    assert (ladder.models[1].calls, ladder.fallen) == ([3], [(0, "worker_crashed")])

@@ -19,6 +19,12 @@ LIMITS = LaneLimits(jobs_count=2, stuck_after_s=10, load_after_s=60, abandoned_c
 ONE = {"x": np.ones((1, 4), np.float32)}
 
 
+class InPieces(StandInModel):
+    """Says when it began the piece that it computes."""
+
+    began_ns = 0
+
+
 class Desk:
     """Collects what a lane answers, in order."""
 
@@ -250,3 +256,16 @@ def test_a_call_that_returns_after_the_loop_has_gone_ends_quietly() -> None:
     hang.set()
     assert lane.close(10)
     assert model.closed.is_set()
+
+
+async def test_a_long_call_that_goes_on_piece_by_piece_is_not_left_behind() -> None:
+    hang = Event()
+    model = InPieces(script=[hang])
+    async with host(model, StandInModel()) as made:
+        made.submit("long")
+        await asyncio.to_thread(model.entered.wait, 10)
+        made.clock.advance_s(9)
+        model.began_ns = made.clock.mono_ns()
+        assert not made.pass_s(9), "eighteen seconds, but a piece began nine seconds ago"
+        assert made.pass_s(2)
+        hang.set()
