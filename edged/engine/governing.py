@@ -11,7 +11,6 @@ from edged.ops.sensors.facts import facts as device_facts
 from edged.ops.sensors.report import DeviceReport, readings
 from edged.policy.governor import (
     EASING,
-    LEVELS,
     LINGERING,
     RUNGS,
     SAMPLE_INTERVAL_S,
@@ -199,19 +198,14 @@ class Governing:
     def level(self) -> Level:
         return self._state.level
 
-    @property
-    def level_number(self) -> int:
-        """0: full work; see `LEVELS`."""
-        return LEVELS.index(self._state.level)
-
     def pressure(self) -> dict[str, object]:
         """Level, reasons, the facts that are known, which are not, and why the box could not be read, if so."""
-        facts = self._facts._asdict().items()
+        facts = self._facts._asdict()
         return {
             "level": self._state.level,
             "codes": list(self._state.codes),
-            "facts": {name: value for name, value in facts if value is not None and _told(value)},
-            "unknown": list(self._state.unknown),
+            "facts": {name: value for name, value in facts.items() if value is not None and _told(value)},
+            "unknown": [name for name, value in facts.items() if value is None],  # everything, before the first sample
             **({"trouble": self._trouble} if self._trouble else {}),
         }
 

@@ -12,7 +12,7 @@ from edged.engine.governing import BACKLOG_AFTER_S, Backlog, Governing, Surround
 from edged.engine.report import Report, Sections
 from edged.ops.sensors.report import DeviceReport, read_devices
 from edged.policy.batching import Cost
-from edged.policy.governor import SAMPLE_INTERVAL_S, STEP_HOLD_S
+from edged.policy.governor import LEVELS, SAMPLE_INTERVAL_S, STEP_HOLD_S, Facts
 from tests.doubles.engine_rig import Rig
 from tests.doubles.sysfs import Box
 
@@ -60,6 +60,10 @@ class Governed:
             self.rig.upkeep.tick()
 
     @property
+    def level(self) -> int:
+        return LEVELS.index(self.governing.level())
+
+    @property
     def reasons(self) -> dict[str, str]:
         return {reason.code: reason.detail for reason in self.rig.modes.state.reasons}
 
@@ -74,7 +78,7 @@ async def governed(tmp_path: Path) -> Governed:
 async def test_a_cool_box_is_left_alone(governed: Governed) -> None:
     governed.box.zone(0, "cpu", 50, ("passive", 85), ("critical", 100))
     governed.samples(5)
-    assert (governed.rig.modes.mode, governed.reasons, governed.governing.level_number) == ("normal", {}, 0)
+    assert (governed.rig.modes.mode, governed.reasons, governed.level) == ("normal", {}, 0)
 
 
 async def test_heat_slows_what_may_be_slowed_says_why_with_figures_and_all_work_returns(governed: Governed) -> None:
@@ -90,7 +94,7 @@ async def test_heat_slows_what_may_be_slowed_says_why_with_figures_and_all_work_
     assert all(result["degraded"] for result in rig.results())
     box.zone(0, "cpu", 60, ("passive", 85), ("critical", 105))
     governed.samples((60 + STEP_HOLD_S) // SAMPLE_INTERVAL_S + 3)
-    assert (rig.modes.mode, governed.reasons, governed.governing.level_number) == ("normal", {}, 0)
+    assert (rig.modes.mode, governed.reasons, governed.level) == ("normal", {}, 0)
     rig.event(4)
     rig.event(5)
     await rig.engine.settled()
@@ -103,7 +107,7 @@ async def test_while_the_level_comes_down_the_mode_says_what_still_holds(governe
     assert governed.rig.modes.mode == "shedding"
     governed.box.zone(0, "cpu", 82, ("passive", 85), ("critical", 105))  # no longer critical, still close to slowing
     seen = set()
-    while governed.governing.level_number > 1:
+    while governed.level > 1:
         governed.samples()
         seen.add((governed.governing.pressure()["level"], governed.rig.modes.mode))
     assert {("essential", "shedding"), ("summaries", "shedding"), ("smaller_model", "degraded")} <= seen
@@ -133,6 +137,12 @@ async def test_a_box_that_says_nothing_is_unknown_not_well_and_not_zero(governed
     assert pressure["facts"] == {"backlog_age_s": 0.0, "queue_deadline_ratio": 0.0}
     assert governed.governing.device() == {}
     assert pressure["level"] == "full"
+
+
+async def test_before_the_first_sample_nothing_is_known(governed: Governed) -> None:
+    assert governed.governing.pressure() == {
+        "level": "full", "codes": [], "facts": {}, "unknown": list(Facts._fields),
+    }  # fmt: skip
 
 
 async def test_a_reason_stays_while_the_box_says_nothing(governed: Governed) -> None:
