@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edged.infer.upstream import UpstreamAddress
 from edged.policy.faults import FAULTS
 from edged.sync.inference import Packed
 from edged.sync.tensors import to_array
+from edged.workbench.arrays import file_sha256
 from tests.doubles import split_models
 from tests.doubles.runtime import StandInModel
 from tests.doubles.split_models import CUT, SplitModels
@@ -133,6 +135,28 @@ def copied(models: SplitModels, folder: Path) -> SplitModels:
     for each in folder_of(models.model.path).iterdir():
         (folder_of(path) / each.name).write_bytes(each.read_bytes())
     return models._replace(model=open_model(path, allow_unsigned=True))
+
+
+def test_a_bundle_that_lists_its_halves_is_split_as_a_plain_file_is(models: SplitModels, tmp_path: Path) -> None:
+    own = copied(models, tmp_path)
+    roles = {"bars.onnx": "model", "bars.split/split.json": "split", "bars.split/head.onnx": "split"}
+    files = [
+        {"path": name, "role": role, "size": (tmp_path / name).stat().st_size, "sha256": file_sha256(tmp_path / name)}
+        for name, role in roles.items()
+    ]
+    manifest = {"v": "edged.model/1", "model_id": "bars", "version": "7", "files": files}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    bundle = open_model(tmp_path, allow_unsigned=True)
+    centre = Centre(models)
+
+    split = SplitRuntime(lambda _: centre).load(bundle.form_for(("onnx",)), "upstream", OPTIONS)
+
+    assert split.info[:4] == ("bars", "7", own.model.sha256, "split:upstream")
+    assert split.infer({"x": models.samples[:2]}, deadline_s=2.0)["y"].shape == (2, 5)
+    (folder_of(own.model.path) / "split.json").write_text("{}")
+    with pytest.raises(ModelError) as refused:
+        SplitRuntime(lambda _: centre).load(bundle, "upstream", OPTIONS)
+    assert refused.value.code == "changed"
 
 
 def test_a_head_that_is_not_the_one_of_the_plan_is_refused(models: SplitModels, tmp_path: Path) -> None:
