@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edged.errors import InferenceError, ModelError
-from edged.infer.rung import load_rung
 from edged.infer.loading import ModelFile, open_model
 from edged.infer.registry import find_runtime
+from edged.infer.rung import load_rung
 from edged.infer.runtime import LoadOptions
 from edged.workbench.refusal import Unfit, unfit
 
