@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 3.0
 KEEP_ALIVE_S = 15
 RECONNECT_MAX_S = 30
-_BULK = 2  # TC_PRIO_BULK: of what waits in this machine for the line, alarms go first
+_BULK = 2  # TC_PRIO_BULK: where the machine's queue knows priorities, alarms pass
 
 
 class LineListener(Protocol):

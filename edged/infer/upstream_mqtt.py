@@ -1,7 +1,7 @@
 """Questions to the hub over MQTT 5: request and response, each with a deadline, none more than the line can spare.
 
 A connection of its own, apart from the way home: what is asked can be left unanswered, what goes home cannot. It sends
-QoS 0 with an expiry, a few at a time and within a rate, and its packets leave this machine behind all others.
+QoS 0 with an expiry, a few at a time and within a rate: what alarms and results need of the line is left to them.
 """
 
 from __future__ import annotations
