@@ -26,9 +26,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.toolchain import SIDE, images, mobilenet_v2
-from edged.infer.rung import load_rung
 from edged.infer.loading import open_model
 from edged.infer.registry import find_runtime
+from edged.infer.rung import load_rung
 from edged.infer.runtime import LoadOptions
 from edged.workbench.hardware import find_target
 from edged.workbench.optimizing import optimize
