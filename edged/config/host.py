@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path as FilePath
 
 from edged.config.patterns import Cascade
@@ -75,6 +76,15 @@ def check_models(config: Config) -> Iterator[Finding]:
         if cascade is not None and cascade.where == "local":
             findings = check_model_files(cascade, config)
             yield from (finding.below("pipeline", index, "model", "cascade") for finding in findings)
+
+
+def check_extras(config: Config, installed: Callable[[str], object] = find_spec) -> Iterator[Finding]:
+    """A note where a package that only some gateways need is missing."""
+    for index, pipeline in enumerate(config.pipeline):
+        if pipeline.codec == "image" and not installed("PIL"):
+            message = "needs the extra image, which is not installed here: answers have quality 0"
+            cure = "install edged with the extra image"
+            yield Finding(("pipeline", index, "codec"), message, pipeline.codec, cure=cure, note=True)
 
 
 def check_model_files(model: ModelSource | Smaller | Cascade, config: Config) -> Iterator[Finding]:

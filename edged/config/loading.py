@@ -70,7 +70,7 @@ def examine(
         findings += [finding.below("broker") for finding in host.check_secrets(config.broker, environ)]
         if config.upstream is not None:
             findings += [finding.below("upstream") for finding in host.check_secrets(config.upstream, environ)]
-        findings += host.check_models(config) if need_models else ()
+        findings += [*host.check_models(config), *host.check_extras(config)] if need_models else ()
         findings += check_windows(config)
         findings += check_questions(config)
     problems = [*merged.problems, *(_problem(finding, merged) for finding in findings if not finding.note)]

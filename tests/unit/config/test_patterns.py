@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edged.config.host import check_extras
 from tests.unit.config.conftest import VALID, Examine, only
 
 _INPUT = 'fields = ["accel_rms", "motor.temp_c"]\nwindow = 32\nstride = 8'
@@ -137,3 +138,13 @@ def test_a_model_of_the_upstream_is_named_by_its_digest_and_by_nothing_else(look
     assert look(named).problems == ()
     problem = only(look(asks.replace('path = "big.onnx"\n', 'where = "upstream"\n')))
     assert (problem.key, "does not name" in problem.message) == ("pipeline[pump].model.cascade", True)
+
+
+def test_a_missing_extra_is_told_and_a_configuration_of_numbers_needs_none(look: Examine) -> None:
+    sees, numbers = look(SEES).config, look(VALID).config
+    assert sees is not None
+    assert numbers is not None
+    (finding,) = check_extras(sees, lambda _name: None)
+    assert (finding.path, finding.note) == (("pipeline", 0, "codec"), True)
+    assert list(check_extras(sees)) == []
+    assert list(check_extras(numbers, lambda _name: None)) == []
