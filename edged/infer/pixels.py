@@ -139,6 +139,8 @@ def _opened(spec: FrameSpec, frame: bytes) -> Image.Image:
         picture = Image.open(io.BytesIO(frame), formats=("JPEG", "PNG"))
         if picture.width * picture.height > spec.max_pixels:
             raise BadFrame(f"{picture.width} × {picture.height} pixels, at most {spec.max_pixels} are allowed")
+        if picture.mode[0] in "IF":
+            raise BadFrame(f"pixels of kind {picture.mode}, which 8 bits cannot hold")
         return picture.convert(mode)
     except BadFrame:
         raise

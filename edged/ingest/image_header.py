@@ -16,6 +16,7 @@ _JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_GRAY_OF_16_BITS = b"\x10\x00"  # depth and kind; of colours with 16 bits the upper 8 are taken
 _PNG_HEADER_BYTES = 33  # signature and the chunk IHDR
 _MAX_SEGMENTS = 512  # of a JPEG before its frame header; a real one has about ten
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; three of the numbers mean something else
@@ -47,6 +48,8 @@ def read_header(payload: bytes) -> Header:
 def _png(payload: bytes) -> Header:
     if len(payload) < _PNG_HEADER_BYTES or payload[12:16] != b"IHDR":
         raise _bad("a PNG image without its header")
+    if payload[24:26] == _GRAY_OF_16_BITS:
+        raise _bad("a PNG image with gray of 16 bits, which 8 cannot hold")
     if _PNG_END not in payload:
         raise _bad("a PNG image that is cut off")
     return _sized("png", int.from_bytes(payload[16:20], "big"), int.from_bytes(payload[20:24], "big"))

@@ -110,6 +110,7 @@ def test_raw_pixels_are_taken_as_declared(colour: str, frame: bytes, expected: l
     [
         (FrameSpec(), b"nothing"),
         (FrameSpec(), plain(8, 8, 1, 2, 3)[:-30]),
+        (FrameSpec(), png(np.full((8, 8), 40_000, np.uint16))),
         (FrameSpec(max_pixels=63), plain(8, 8, 1, 2, 3)),
         (FrameSpec(raw=RawFrame(2, 2, "rgb")), bytes(11)),
     ],

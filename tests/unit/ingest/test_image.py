@@ -62,6 +62,7 @@ def test_the_size_of_a_png_is_read_from_its_header() -> None:
         picture("PNG")[:-6],
         picture()[:-10],
         b"\x89PNG\r\n\x1a\n" + bytes(40),
+        picture("PNG")[:24] + b"\x10\x00" + picture("PNG")[26:],
     ],
     ids=lambda payload: payload[:8].hex(),
 )
