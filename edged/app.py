@@ -136,9 +136,8 @@ class App:
         self._session: SessionInfo | None = None
         self._progress = (0, clock.mono_ns())
         self.uplink: Uplink | None = None
-        restarts = config.hardware.fallback.restarts
         free = partial(_free_bytes, sensors_root)
-        self.accelerators = Accelerators(processes_of(clock, log, restarts, free), log)
+        self.accelerators = Accelerators(processes_of(clock, log, config.hardware, free), log)
 
     # --- connecting the parts ---
 

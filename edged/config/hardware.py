@@ -137,6 +137,20 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recycle:
+    """When the process of an accelerator is replaced by a fresh one, without a missed input; 0: never."""
+
+    __pydantic_config__: ClassVar = STRICT_TABLE
+
+    calls: Annotated[
+        int, Key("After so many calls.", why="a library that leaks does so by the call", unit="calls", ge=0)
+    ] = 0
+    resident_bytes: Annotated[
+        int, Key("When it takes so much memory.", why="below that of a fresh one it would never end", ge=0)
+    ] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """How a new model reaches gateways of this class. Declared and checked here; this version rolls nothing out."""
 
@@ -203,5 +217,6 @@ class HardwareClass:
     limits: Annotated[HardwareLimits, Key("What a model may need.")] = HardwareLimits()
     lanes: Annotated[Lanes, Key("When models leave the event loop.")] = Lanes()
     fallback: Annotated[Fallback, Key("From one runtime to the next, and back.")] = Fallback()
+    recycle: Annotated[Recycle, Key("Planned replacement of the processes of accelerators.")] = Recycle()
     rollout: Annotated[Rollout, Key("How a new model reaches gateways of this class.")] = Rollout()
     envelope: Annotated[Envelope, Key("What the box is expected to carry.")] = Envelope()

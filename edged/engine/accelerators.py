@@ -14,6 +14,7 @@ from edged.infer.parity import PROBE_S, check_parity, probe_answers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edged.config.hardware import HardwareClass
     from edged.infer.loading import ModelFile
     from edged.infer.runtime import LoadOptions
     from edged.ops.logs import Log
@@ -102,20 +103,21 @@ class Accelerators:
 
 
 def processes_of(
-    clock: Clock, log: Log, restarts: int, available_bytes: Callable[[], int | None]
+    clock: Clock, log: Log, hardware: HardwareClass, available_bytes: Callable[[], int | None]
 ) -> Callable[[], Processes]:
-    """Makes the real ones.
-
-    restarts: what a chain allows a device; the bound on starts of processes is never tighter. available_bytes: free
-    memory, None where nobody knows.
-    """
+    """Makes the real ones, as the hardware class has them. available_bytes: free memory, None where nobody knows."""
 
     def make() -> Processes:
         from edged.infer.hosting.devices import Devices  # most gateways never need it
         from edged.infer.hosting.limits import WorkerLimits
 
         limits = WorkerLimits()
-        limits = limits._replace(starts_count=max(limits.starts_count, restarts))
+        limits = limits._replace(
+            # The chain decides how often a device is started; this bound is never tighter.
+            starts_count=max(limits.starts_count, hardware.fallback.restarts),
+            recycle_calls=hardware.recycle.calls,
+            recycle_rss_bytes=hardware.recycle.resident_bytes,
+        )
         return Devices(clock, limits, log=log, available_bytes=available_bytes)
 
     return make

@@ -77,13 +77,15 @@ class Plant:
 
 
 @contextmanager
-def planted(tmp_path: Path, broker: Mosquitto, single_model: Path, more: str = "") -> Iterator[Plant]:
+def planted(
+    tmp_path: Path, broker: Mosquitto, single_model: Path, more: str = "", settings: str = ""
+) -> Iterator[Plant]:
     control = tmp_path / "accelerator"
     control.write_text("ok")
     configured = pipeline("p", single_model, chain=CHAIN, model_more=more)
     env = {"PYTHONPATH": str(PLUGINS), "SCRIPTED_CONTROL": str(control)}
     with (
-        Daemon(tmp_path, broker.port, configured, env=env, limits=QUICK) as daemon,
+        Daemon(tmp_path, broker.port, configured, env=env, limits=QUICK + settings) as daemon,
         Scada(broker.port) as scada,
         Sensors(broker.port, devices(4)) as sensors,
     ):

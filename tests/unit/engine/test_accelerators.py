@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from edged.config.hardware import HardwareClass
 from edged.engine.accelerators import Accelerators, processes_of
 from edged.errors import ModelError
 from edged.infer.loading import ModelFile
@@ -111,7 +112,7 @@ def test_a_successor_that_answers_otherwise_is_not_taken(processes: Pretended) -
 
 
 def test_the_real_ones_report_nothing_until_something_was_loaded() -> None:
-    made = processes_of(FakeClock(), Log(FakeClock(), journal=False), 1000, lambda: None)()
+    made = processes_of(FakeClock(), Log(FakeClock(), journal=False), HardwareClass(), lambda: None)()
     assert list(made.statistics()) == []
     with pytest.raises(ModelError):
         made.load("nothing:x", FILE, LoadOptions())
