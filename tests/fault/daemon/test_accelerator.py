@@ -78,12 +78,12 @@ class Plant:
 
 @contextmanager
 def planted(
-    tmp_path: Path, broker: Mosquitto, single_model: Path, more: str = "", settings: str = ""
+    tmp_path: Path, broker: Mosquitto, single_model: Path, more: str = "", settings: str = "", chain: str = CHAIN
 ) -> Iterator[Plant]:
     control = tmp_path / "accelerator"
     control.write_text("ok")
-    configured = pipeline("p", single_model, chain=CHAIN, model_more=more)
-    env = {"PYTHONPATH": str(PLUGINS), "SCRIPTED_CONTROL": str(control)}
+    configured = pipeline("p", single_model, chain=chain, model_more=more)
+    env = {"PYTHONPATH": str(PLUGINS), "SCRIPTED_CONTROL": str(control), "STAND_IN_MS": "20"}
     with (
         Daemon(tmp_path, broker.port, configured, env=env, limits=QUICK + settings) as daemon,
         Scada(broker.port) as scada,
@@ -194,6 +194,26 @@ def test_with_an_accelerator_required_nobody_else_answers_and_its_return_ends_th
         reasons = {reason for r in unanswered for reason in r["quality_reasons"]} - {"deadline_missed"}
         assert reasons <= {"accelerator_required", "device_lost"}
         assert "accelerator_required" in reasons
+
+
+def test_a_fall_on_a_rung_a_hundred_times_slower_costs_time_and_no_answer(
+    tmp_path: Path, broker: Mosquitto, single_model: Path
+) -> None:
+    chain = 'scripted:npu", "stand_in:cpu'
+    with planted(tmp_path, broker, single_model, "hang_ms = 300", chain=chain) as plant:
+        plant.daemon.start().connected()
+        plant.sensors.round(50)
+        plant.wait_for("scripted:npu", 0)
+        plant.command("crash")
+        plant.sensors.round(100)
+        plant.wait_for("stand_in:cpu", 0)
+        plant.sensors.trickle(0.02)
+        until(lambda: sum(r["runtime"] == "stand_in:cpu" for r in list(plant.scada.results)) > 100, "it goes on")
+        plant.command("ok")
+        plant.wait_for("scripted:npu", plant.seen())
+        plant.check_all_answered()
+        assert all(result["quality"] for result in plant.scada.results)
+        assert "runtime_stuck" not in plant.daemon.log
 
 
 def test_an_accelerator_that_lies_never_answers(plant: Plant) -> None:
