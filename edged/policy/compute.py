@@ -34,5 +34,10 @@ def rung_causes(pipeline: str, state: ChainState) -> Iterator[tuple[str, str, st
             yield "needs_power_cycle", pipeline, detail
         elif rung.state == "disabled" and rung.code in DISTRUSTED:
             yield "rung_disabled", f"{pipeline}/{rung.name}", detail
-        elif rung.state in ("resting", "loading") and rung.code and fault_of(rung.code).scope in ("device", "worker"):
+        elif rung.state in ("resting", "loading") and _is_lost(rung.code):
             yield "accelerator_lost", pipeline, detail
+
+
+def _is_lost(code: str) -> bool:
+    """Whether a device of this box is gone. The upstream is none: `upstream_away` says it when it is away."""
+    return bool(code) and fault_of(code).scope in ("device", "worker") and not code.startswith("upstream_")

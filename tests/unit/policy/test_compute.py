@@ -34,6 +34,7 @@ def test_who_answers_is_at_most_one_reason(at: int | None, stand_in: bool, nobod
         ("resting", "worker_crashed", [("accelerator_lost", "pump")]),
         ("loading", "device_lost", [("accelerator_lost", "pump")]),
         ("loading", "", []),
+        ("resting", "upstream_timeout", []),
         ("resting", "load_failed", []),
         ("power_cycle", "worker_crashed", [("needs_power_cycle", "pump")]),
         ("disabled", "parity_failed", [("rung_disabled", "pump/npu:x")]),
