@@ -220,7 +220,7 @@ class App:
         self.governing = Governing(
             engine, self.log, DeviceWatch(read), self._surroundings, config.hardware.limits.p99_ms
         )
-        self.summaries = Summaries(engine, self.governing.level)
+        self.summaries = Summaries(engine, self.governing.summaries_wanted)
         self.report = Report(engine, self.devices, self.clock, identity=self._identity(), sections=self._sections())
         self.upkeep = Upkeep(engine, self.devices, self.report, self.snapshots, config.root)
         engine.on_devices = self.upkeep.saw

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edged.ops.sensors.facts import facts as device_facts
 from edged.ops.sensors.report import DeviceReport, readings
+from edged.policy.causes import CAUSES, MACHINES
 from edged.policy.governor import (
     EASING,
     LINGERING,
@@ -17,7 +18,6 @@ from edged.policy.governor import (
     AcceleratorState,
     Facts,
     GovernorState,
-    Level,
     LevelChanged,
     ReasonEntered,
     ReasonLeft,
@@ -195,8 +195,13 @@ class Governing:
 
     # --- what people see ---
 
-    def level(self) -> Level:
-        return self._state.level
+    def summaries_wanted(self) -> bool:
+        """Whether results are to go home as summaries now.
+
+        Not where only room presses: there the store gives up by class, the oldest first, and keeps the newest whole.
+        """
+        codes = [code for code in self._state.codes if CAUSES[code].mode == "shedding"]
+        return declares(self._state.level).summaries_only and any(MACHINES[code] != "storage" for code in codes)
 
     def pressure(self) -> dict[str, object]:
         """Level, reasons, the facts that are known, which are not, and why the box could not be read, if so."""

@@ -1,4 +1,4 @@
-"""While the governor asks for it: results that have not left within a minute go home as summaries by minute."""
+"""While heat or memory press hard: new results that have not left within a minute go home as summaries by minute."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edged.policy.governor import declares
 from edged.store.summary import MINUTE_S
 from edged.sync import ranges
 
 if TYPE_CHECKING:
     from edged.engine.engine import Engine
-    from edged.policy.governor import Level
 
 REASON = "pressure"
 """Of the tombstones that take the place of the results."""
@@ -27,9 +25,9 @@ class Summaries:
     In a task of its own: a full disk may keep the store from writing for as long as it likes.
     """
 
-    def __init__(self, engine: Engine, level: Callable[[], Level]) -> None:
+    def __init__(self, engine: Engine, wanted: Callable[[], bool]) -> None:
         self._engine = engine
-        self._level = level
+        self._wanted = wanted
         self._mark: tuple[int, int] | None = None
         self._done = 0
         self.count = 0
@@ -41,14 +39,15 @@ class Summaries:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Turn into summaries what was there a minute ago and is not home, if that is asked for."""
+        """Turn into summaries what was made since this is wanted, was there a minute ago, and is not home."""
         engine = self._engine
-        if not declares(self._level()).summaries_only or "result" not in engine.parts.home.streams:
+        if not self._wanted() or "result" not in engine.parts.home.streams:
             self._mark = None
             return
         now_ns = engine.parts.clock.mono_ns()
         if self._mark is None:
-            self._mark = now_ns, engine.next_result - 1
+            self._done = engine.next_result - 1  # what was made before goes home whole
+            self._mark = now_ns, self._done
             return
         since_ns, upto = self._mark
         if now_ns - since_ns < MINUTE_S * 1_000_000_000:

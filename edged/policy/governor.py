@@ -36,8 +36,9 @@ LINGERING = "shedding_lingers"
 class Measures(NamedTuple):
     """What a level asks for. `rate_factor`: of the configured rate, where a pipeline declares that it may be slowed.
 
-    `use_smaller_model`: where the pipeline has one. `summaries_only`: results that have not left within a
-    minute go home as summaries by minute, alarms whole. `alarms_only`: only pipelines that raise alarms are inferred.
+    `use_smaller_model`: where the pipeline has one. `summaries_only`: new results that have not left within a minute go
+    home as summaries by minute, alarms whole; not where only room presses: then the store itself gives up by class.
+    `alarms_only`: only pipelines that raise alarms are inferred.
     """
 
     rate_factor: float
@@ -63,7 +64,7 @@ RUNGS: Mapping[Level, Rung] = {
         "and pipelines that have a smaller model use it", "degraded", Measures(0.5, True, False, False)
     ),
     "summaries": Rung(
-        "and at a quarter of the rate, and results that waited for a minute go home as summaries; alarms stay whole",
+        "and at a quarter of the rate; under heat or lack of memory new results go home as summaries, alarms whole",
         "shedding",
         Measures(0.25, True, True, False),
     ),

@@ -165,8 +165,9 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "summaries only",
-        "`[upstream]` with the stream `result`: what has not left within a minute goes home as a summary by minute; "
-        "alarms and the plant's broker are not touched",
+        "`[upstream]` with the stream `result`, under heat or lack of memory: what is made from then on and has not "
+        "left within a minute goes home as a summary by minute; what was made before, alarms and the plant's broker "
+        "are not touched. Where only room presses, the store gives up by class, the oldest first (`store.md`)",
         "`tombstones` and `summaries` of the hub, reason `pressure`",
     ),
     Measure(

@@ -61,7 +61,7 @@ class Governed:
 
     @property
     def level(self) -> int:
-        return LEVELS.index(self.governing.level())
+        return LEVELS.index(self.governing.pressure()["level"])  # type: ignore[arg-type]
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -193,6 +193,23 @@ async def test_results_that_wait_for_long_make_the_room_of_the_store_a_matter_of
     rig.home.arrived("result", [(1, 1)])
     governed.samples(700 // SAMPLE_INTERVAL_S)
     assert governed.reasons == {}
+
+
+async def test_summaries_are_wanted_under_heat_and_not_where_only_room_presses(tmp_path: Path) -> None:
+    rig = Rig(streams=frozenset({"result"}))
+    await rig.start()
+    governed = Governed(rig, tmp_path)
+    governed.around = Surroundings(room_days=0.5)
+    rig.event(0)
+    await rig.engine.settled()
+    governed.samples()
+    rig.clock.advance_s(BACKLOG_AFTER_S)
+    governed.samples(3)
+    assert governed.governing.pressure()["level"] == "summaries"
+    assert not governed.governing.summaries_wanted()  # the store gives up by class, the oldest first
+    governed.box.zone(0, "cpu", 98, ("passive", 200), ("critical", 105))
+    governed.samples(2)
+    assert governed.governing.summaries_wanted()
 
 
 async def test_an_accelerator_that_is_away_presses(governed: Governed) -> None:

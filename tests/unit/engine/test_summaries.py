@@ -1,11 +1,10 @@
-"""Under pressure results that do not leave within a minute go home as summaries; only while asked, only what waits."""
+"""Under pressure results that do not leave within a minute go home as summaries: while wanted, and only new ones."""
 
 from __future__ import annotations
 
 import asyncio
 
 from edged.engine.summaries import AT_ONCE, LOOK_EVERY_S, Summaries
-from edged.policy.governor import Level
 from edged.sync.protocol import Stream
 from tests.doubles.engine_rig import Rig
 
@@ -14,9 +13,9 @@ class Asked:
     """A rig with a way home, at a level that the test sets."""
 
     def __init__(self, streams: frozenset[Stream] = frozenset({"result"})) -> None:
-        self.level: Level = "summaries"
+        self.wanted = True
         self.rig = Rig(streams=streams)
-        self.summaries = Summaries(self.rig.engine, lambda: self.level)
+        self.summaries = Summaries(self.rig.engine, lambda: self.wanted)
         self.made = 0
 
     async def minute(self, results: int = 0) -> list[tuple[int, int, str]]:
@@ -41,22 +40,23 @@ async def test_what_waited_for_a_minute_goes_home_as_a_summary_once() -> None:
     assert asked.summaries.count == 5
 
 
-async def test_what_is_home_stays_as_it_is() -> None:
+async def test_what_was_made_before_and_what_is_home_stay_as_they_are() -> None:
     asked = Asked()
+    asked.wanted = False
     await asked.rig.start()
+    await asked.minute(results=3)
+    asked.wanted = True
     await asked.minute(results=9)
-    asked.rig.home.arrived("result", [(1, 2), (5, 6)])
-    assert await asked.minute() == [(3, 4, "pressure"), (7, 9, "pressure")]
+    asked.rig.home.arrived("result", [(4, 5), (8, 9)])
+    assert await asked.minute() == [(6, 7, "pressure"), (10, 12, "pressure")]
 
 
-async def test_nothing_is_summarised_at_a_lighter_level_or_without_a_way_home() -> None:
+async def test_nothing_is_summarised_unless_it_is_wanted_and_there_is_a_way_home() -> None:
     asked = Asked()
     await asked.rig.start()
-    asked.level = "smaller_model"
+    asked.wanted = False
     assert await asked.minute(results=3) == []
     assert await asked.minute() == []
-    asked.level = "essential"
-    assert await asked.minute() == [(1, 3, "pressure")]
     alone = Asked(frozenset())
     await alone.rig.start()
     await alone.minute(results=3)
@@ -74,12 +74,12 @@ async def test_it_looks_for_ever() -> None:
     asked = Asked()
     looks = 0
 
-    def level() -> Level:
+    def wanted() -> bool:
         nonlocal looks
         looks += 1
-        return "full"
+        return False
 
-    running = asyncio.create_task(Summaries(asked.rig.engine, level).run())
+    running = asyncio.create_task(Summaries(asked.rig.engine, wanted).run())
     async with asyncio.timeout(LOOK_EVERY_S):
         while not looks:
             await asyncio.sleep(0)
