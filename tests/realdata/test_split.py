@@ -69,9 +69,8 @@ def test_digits_split_over_a_real_hub_are_read_as_by_the_whole(
             got = split.infer({"Input3": digits}, deadline_s=30.0)
             split.close()
     (found,) = compare(wanted, got)
-    show(
-        f"MNIST split at {CUT}: {made.cut_bytes:.0f} bytes a digit instead of 3136, {found.sqnr_db:.1f} dB from the whole"
-    )
+    closeness = f"{found.sqnr_db:.1f} dB from the whole"
+    show(f"MNIST split at {CUT}: {made.cut_bytes:.0f} bytes a digit instead of 3136, {closeness}")
     assert np.array_equal(wanted["Plus214_Output_0"].argmax(axis=1), got["Plus214_Output_0"].argmax(axis=1))
     assert found.sqnr_db > 35
     assert made.cut_bytes < 256

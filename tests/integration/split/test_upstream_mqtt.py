@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edged.errors import InferenceError, ModelError
 from edged.infer.upstream import UpstreamAddress
 from edged.infer.upstream_mqtt import MqttUpstream, connect
 from tests.doubles.broker import Mosquitto, ScriptedBroker, Visitor, free_port, running
 from tests.doubles.certificates import Authority
+from tests.doubles.chaos_link import ChaosLink, Shape
 from tests.doubles.inference_hub import Arrays, Reply, ScriptedHub, answer
 from tests.doubles.waiting import until
 
@@ -336,3 +340,42 @@ def test_a_subscription_that_the_broker_refuses_is_told(tmp_path: Path) -> None:
             upstream.close()
 
     assert code in {"upstream_away", "upstream_timeout"}  # this broker grants what it will not deliver
+
+
+def test_questions_without_end_leave_the_line_to_alarms(broker: Mosquitto) -> None:
+    """A line of 256 kbit/s that both share: an alarm waits for the question before it, never for a queue of them."""
+    tensor = {"x": np.random.default_rng(1).integers(0, 255, 4000, np.uint8)}  # 0.125 s of the line
+    stop = threading.Event()
+    with ChaosLink(broker.port, Shape(rate_bytes_s=32_000)) as line, ScriptedHub(broker.port, lambda *_: []):
+        upstream = MqttUpstream(address(broker, kbit_s=64)._replace(port=line.port))
+        alarms = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        alarms.connect("127.0.0.1", line.port)
+        alarms.loop_start()
+
+        def ask_on() -> None:
+            while not stop.is_set():
+                with contextlib.suppress(InferenceError):
+                    upstream.ask(MODEL, tensor, 0.4)
+
+        threads = [threading.Thread(target=ask_on) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: upstream.statistics().asked >= 2, "questions flow")
+            begun, before, waited = time.monotonic(), upstream.statistics().sent_bytes, []
+            for _ in range(20):
+                sent = time.monotonic()
+                alarms.publish("edged/v1/lyon/gw-01/alarm", b"x" * 300, qos=1).wait_for_publish(20)
+                waited.append(time.monotonic() - sent)
+                time.sleep(0.1)
+            taken_bytes_s = (upstream.statistics().sent_bytes - before) / (time.monotonic() - begun)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+            upstream.close()
+            alarms.disconnect()
+            alarms.loop_stop()
+
+    assert sorted(waited)[-2] < 1.0, waited  # one may have met the machine's other work
+    assert taken_bytes_s < 12_000  # 8 000, and a question more at the end
