@@ -61,7 +61,7 @@ class Governed:
 
     @property
     def level(self) -> int:
-        return LEVELS.index(self.governing.pressure()["level"])  # type: ignore[arg-type]
+        return LEVELS.index(self.governing.pressure()["level"])
 
     @property
     def reasons(self) -> dict[str, str]:
