@@ -17,7 +17,8 @@ from edged.engine.patterns import (
     queue_limit,
     upstream_larger,
 )
-from edged.engine.runner import READY_LIMIT, Runner, RunnerParts
+from edged.engine.runner import Runner
+from edged.engine.runner_parts import READY_LIMIT, RunnerParts
 from edged.engine.stand_in import StandIn, StandInSpec
 from edged.errors import ConfigError, ModelError
 from edged.infer.chain import Chain, ChainSpec, Serving, load_chain

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from edged.engine.runner import FLAG_RETAINED, FLAG_TS_ARRIVAL
+from edged.engine.runner_parts import FLAG_RETAINED, FLAG_TS_ARRIVAL
 from edged.errors import Refused
 from edged.messages import Oversize
 from edged.policy.ledger import InputTerms, Ledger, add

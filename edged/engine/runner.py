@@ -8,19 +8,18 @@ A pipeline with a slow model has a lane: its events are committed first, its res
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edged.engine.compute import chain_report
+from edged.engine.rows import Flags, Timing, append
+from edged.engine.runner_parts import FLAG_RETAINED, FLAG_TS_ARRIVAL, Job, LanePort, Ready, RunnerParts, RunnerState
 from edged.engine.skips import Skips
-from edged.engine.stand_in import StandIn
 from edged.engine.telling import notes_of, take_notes
 from edged.errors import InferenceError
 from edged.infer.notes import BAD_IMAGE
-from edged.messages import QUALITY_BAD, QUALITY_UNCERTAIN, ResultContext
+from edged.messages import QUALITY_BAD, ResultContext
 from edged.pipeline.postprocess import Answers
 from edged.policy.faults import fault_of
 from edged.policy.mode import ModeState, degrades
@@ -32,114 +31,17 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edged.engine.draft import Present
-    from edged.infer.chain import Chain
-    from edged.infer.lane import Done, LaneStats
     from edged.infer.proof import Live
     from edged.messages import ModelInfo
     from edged.pipeline.alarm import AlarmBank
     from edged.pipeline.assemble import Assembler
     from edged.pipeline.frames import FrameAssembler
-    from edged.pipeline.postprocess import Postprocessor, Values
-    from edged.pipeline.windows import Row, WindowBank
-    from edged.policy.batching import Cost
+    from edged.pipeline.postprocess import Values
+    from edged.pipeline.windows import Row
     from edged.policy.governor import Measures
-    from edged.ports import Clock, Model
+    from edged.ports import Clock
 
     Outcome = Mapping[str, np.ndarray] | InferenceError
-
-READY_LIMIT = 4096  # windows waiting for a lane in memory; beyond it events wait in the store
-FRAMES_LIMIT_BYTES = 64 * 1024 * 1024
-FLAG_TS_ARRIVAL = 1
-FLAG_RETAINED = 2
-
-_REASONS_OF_FLAGS: dict[int, tuple[str, ...]] = {
-    0: (),
-    FLAG_TS_ARRIVAL: ("ts_arrival",),
-    FLAG_RETAINED: ("retained",),
-    FLAG_TS_ARRIVAL | FLAG_RETAINED: ("ts_arrival", "retained"),
-}
-
-
-# (device, ts, block, event seq of the newest event, its topic, in_seq, flags, seq of the event that closed the window).
-# A plain tuple, because with window = 1 there is one per event.
-Ready = tuple[str, int, bytes | tuple[float, ...], int, str, int | None, int, int]
-
-
-class LanePort(Protocol):
-    """What a runner needs of a lane."""
-
-    def check(self, now_ns: int) -> bool: ...
-
-    def stats(self) -> LaneStats: ...
-
-    def submit(
-        self,
-        batch: Mapping[str, np.ndarray],
-        done: Done,
-    ) -> bool: ...
-
-    def close(self, timeout_s: float) -> bool: ...
-
-
-class RunnerParts(NamedTuple):
-    """What a pipeline is made of.
-
-    assemble: rows of ready windows → model inputs by name, each with the batch axis first.
-    model: None when nothing of the chain is usable: every window is answered with quality 0.
-    arrival_is_ts: the time of arrival is declared to be the event time, so that it takes nothing from the quality.
-    may_slow: under pressure a share of the windows may be left out.
-    chain: whose model this is. refit: the same pipeline for the rung that serves now, when these parts no longer fit
-    it: there was no model, or it has become too slow for the loop; None: they fit. batch_for: windows of one call of a
-    rung with this cost; None: always `max_batch`. width: numbers of one event that the model takes, where events of
-    other lengths may come. rates_hz: most calls a second by rung, for `latest` inputs.
-    frames: events are pictures; the store has their pixels only where every one counts.
-    ready_limit: windows that wait for a lane in memory; the catch-up feeds again below a quarter of it.
-    frames_bytes: of frames of policy `latest` that wait; beyond it the oldest are skipped.
-    larger: the chain of the larger model of a cascade, where that is here.
-    """
-
-    name: str
-    bank: WindowBank
-    assemble: Assembler | FrameAssembler | None
-    interpret: Postprocessor | None
-    alarms: AlarmBank | None
-    model: Model | None
-    lane: LanePort | None
-    info: ModelInfo
-    deadline_ms: int
-    max_batch: int
-    degraded: bool
-    unusable_reason: str
-    latest_only: bool
-    arrival_is_ts: bool = False
-    may_slow: bool = False
-    chain: Chain | None = None
-    refit: Callable[[RunnerParts, Live], RunnerParts | None] | None = None
-    batch_for: Callable[[Cost], int] | None = None
-    width: int | None = None
-    stand_in: StandIn | None = None
-    rates_hz: Mapping[str, float] = MappingProxyType({})
-    frames: bool = False
-    ready_limit: int = READY_LIMIT
-    frames_bytes: int = FRAMES_LIMIT_BYTES
-    larger: Chain | None = None
-
-
-class Job(NamedTuple):
-    """Windows a lane is working on. `arrived_ns`: when their messages came. `unusable`: see `Assembler`."""
-
-    ready: list[Ready]
-    arrived_ns: int
-    unusable: list[int]
-
-
-class RunnerState(msgspec.Struct, array_like=True):
-    """One pipeline in a snapshot. cursor: newest event in its windows. waiting: closed windows without an answer."""
-
-    cursor: int
-    windows: bytes
-    waiting: bytes
-    fold: dict[str, bytes]
 
 
 class Runner:
@@ -493,10 +395,9 @@ class Runner:
         draft = self._present.draft
         rows = draft.results
         n = len(ready)
-        devices = [window[0] for window in ready]
         late = queue_us + infer_us > self.parts.deadline_ms * 1000
-        extra = ("deadline_missed",) if late else ()
         self.late += n if late else 0
+        flags = Flags(self._telling, late)
         self.answered += n
         answers = self._answers(ready, outcome, unusable, info)
         notes = notes_of(outcome, n)
@@ -510,29 +411,7 @@ class Runner:
             rows.context += [draft.context_index(self.context(note.info)) for note in notes]
         else:
             rows.context += [draft.context_index(self.context())] * n
-        rows.device += devices
-        rows.ts += [window[1] for window in ready]
-        rows.event_seq += [window[3] for window in ready]
-        rows.topic += [window[4] for window in ready]
-        rows.in_seq += [window[5] for window in ready]
-        rows.produced += [self._clock.wall_ms()] * n
-        rows.mono_ns += [self._clock.mono_ns()] * n
-        rows.label += answers.label
-        rows.score += answers.score
-        rows.values += answers.values
-        rows.queue_us += [queue_us] * n
-        rows.infer_us += [infer_us] * n
-        telling = self._telling
-        if extra or any(window[6] & telling for window in ready):
-            reasons = [_REASONS_OF_FLAGS[window[6] & telling] + extra for window in ready]
-            rows.quality += [
-                min(quality, QUALITY_UNCERTAIN) if why else quality
-                for quality, why in zip(answers.quality, reasons, strict=True)
-            ]
-            rows.reasons += [first + why for first, why in zip(answers.reasons, reasons, strict=True)]
-        else:
-            rows.quality += answers.quality
-            rows.reasons += answers.reasons
+        append(rows, ready, answers, Timing(self._clock.wall_ms(), self._clock.mono_ns(), queue_us, infer_us), flags)
 
     # --- what survives a restart ---
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edged.policy.ledger import add
 
 if TYPE_CHECKING:
-    from edged.engine.runner import Ready
+    from edged.engine.runner_parts import Ready
 
 SUPERSEDED = "superseded"
 MEMORY = "memory"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edged.engine.runner import RunnerState
+from edged.engine.runner_parts import RunnerState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

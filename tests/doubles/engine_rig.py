@@ -21,7 +21,8 @@ from edged.engine.meta import load_meta
 from edged.engine.mode_keeper import ModeKeeper
 from edged.engine.recovery import Recovery, recover
 from edged.engine.report import Report, Sections
-from edged.engine.runner import Runner, RunnerParts
+from edged.engine.runner import Runner
+from edged.engine.runner_parts import RunnerParts
 from edged.engine.snapshot import Snapshots
 from edged.engine.upkeep import Upkeep
 from edged.errors import InferenceError

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edged.engine.recovery import recover
-from edged.engine.runner import READY_LIMIT
+from edged.engine.runner_parts import READY_LIMIT
 from edged.messages import Inbound
 from tests.doubles.engine_rig import Rig
 from tests.doubles.link import LoopLink

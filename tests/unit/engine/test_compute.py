@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edged.engine.compute import Compute
-from edged.engine.runner import RunnerParts
+from edged.engine.runner_parts import RunnerParts
 from edged.engine.stand_in import StandIn, StandInSpec
 from edged.errors import ModelError
 from edged.infer.chain import Chain, ChainSpec

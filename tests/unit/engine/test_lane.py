@@ -2,7 +2,7 @@
 
 import asyncio
 
-from edged.engine import runner as runner_module
+from edged.engine.runner_parts import READY_LIMIT
 from edged.errors import InferenceError
 from tests.doubles.engine_rig import Rig
 
@@ -53,7 +53,7 @@ async def test_a_pipeline_far_behind_leaves_events_in_the_store_and_catches_up_i
     rig = Rig(lane=True, max_batch=512)
     await rig.start()
     assert rig.lane is not None
-    total = runner_module.READY_LIMIT + 3000
+    total = READY_LIMIT + 3000
     for seq in range(total):
         rig.event(seq)
         if seq % 1000 == 999:

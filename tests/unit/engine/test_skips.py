@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edged.engine.runner import Ready
+from edged.engine.runner_parts import Ready
 from edged.engine.skips import Skips
 
 
