@@ -14,7 +14,7 @@ SOURCES := edged tests $(wildcard benchmarks)
 # Where every branch is a decision: 100 % of lines and branches.
 PURE := edged/policy/*,edged/ingest/*,edged/pipeline/*,edged/sync/*,edged/mqtt/codec*
 
-.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults accelerator-faults evidence demo bench bench-sync bench-store bench-hosting wheel install install-hub lock clean
+.PHONY: help setup check fmt docs test test-313 test-system clean-debian torture power-cuts sync-faults accelerator-faults evidence demo bench bench-sync bench-store bench-inference bench-hosting wheel install install-hub lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ bench-sync: setup ## the figures of the way home: drain, alarms and live results
 
 bench-store: setup ## the figures of the store: insert rate with 10 million unsent rows, stalls while it gives space back, ageing
 	@set -e; for figure in growth drain pressure; do $(BIN)/python -m benchmarks.store_retention $$figure; done
+
+bench-inference: setup ## what the daemon costs a model of MobileNetV2's size, what INT8 and batches gain
+	@$(BIN)/python -m benchmarks.inference
 
 bench-hosting: setup ## models in a process of their own: the hand-over, how soon a hang and a crash are noticed, memory
 	@$(BIN)/python -m benchmarks.handoff

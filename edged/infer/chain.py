@@ -38,6 +38,7 @@ from edged.policy.chain import (
     start,
     step,
 )
+from edged.policy.faults import fault_of
 
 if TYPE_CHECKING:
     from edged.ports import Clock
@@ -99,13 +100,15 @@ class Chain:
         # Rungs that may serve come first and keep their order: the table knows no others.
         self.names = tuple(rungs[at] for at in serving)
         judges = tuple(rung for at, rung in enumerate(rungs) if at not in serving)
-        self.isolated = any(
-            (abilities := abilities_of(rung, find)) is not None and abilities.isolation == "process"
-            for rung in self.names
+        apart = frozenset(
+            at
+            for at, rung in enumerate(self.names)
+            if (abilities := abilities_of(rung, find)) is not None and abilities.isolation == "process"
         )
+        self.isolated = bool(apart)
         self.nobody = ModelInfo(spec.location.stem, spec.version, "", "none", (), ())
         self.order: tuple[Live, ...] = ()
-        self.state = start(self.names)
+        self.state = start(self.names, apart)
         self.last_error = ""
         """Of the newest failed call, for people."""
         self._clock = clock
@@ -235,8 +238,13 @@ class Chain:
                 self._overrule()
             case Asked(live, error):
                 if self._lives[live.at] is live:
-                    told = Probed(live.at) if error is None else Failed(live.at, error.code, error.message)
-                    self._step(told)
+                    self._step(self._probed(live, error))
+
+    def _probed(self, live: Live, error: ModelError | None) -> Event:
+        """What a probe says. Of the rung that serves only whether it lies: how well it answers, its calls tell."""
+        if error is None or (live.at == self.state.serving and fault_of(error.code).action != "disable"):
+            return Probed(live.at)
+        return Failed(live.at, error.code, error.message)
 
     def _overrule(self) -> None:
         """One further down was loaded: those above who answer otherwise go."""

@@ -7,7 +7,7 @@ doubles each time the rung falls again soon after a return: what comes and goes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 from edged.policy.faults import fault_of
@@ -34,6 +34,7 @@ class Limits(NamedTuple):
     warm_count: rungs below the serving one that are kept loaded. patience_s: a load that takes longer (an engine is
     built, a device does not answer) no longer keeps the next rung waiting. warm_probe_every_s: distance of probes of
     loaded rungs below the serving one: whoever has died unnoticed is loaded anew before it is needed.
+    check_serving_s: the same for the serving one, where it has a process of its own.
     """
 
     retry_first_s: float = 2.0
@@ -49,12 +50,14 @@ class Limits(NamedTuple):
     warm_count: int = 1
     patience_s: float = 2.0
     warm_probe_every_s: float = 60.0
+    check_serving_s: float = 60.0
 
 
 class Rung(NamedTuple):
     """One rung now. `code`, `detail`: of its last failure. Times in monotonic ms.
 
     failures: in a row. restarts: when failures cost a restart, the newest last. probes: good ones since it was ready.
+    apart: it has a process of its own, so that it may be asked while it serves.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Rung(NamedTuple):
     probing: bool = False
     hold_s: float = 0.0
     returned_ms: int | None = None
+    apart: bool = False
 
 
 class ChainState(NamedTuple):
@@ -95,7 +99,7 @@ class Failed(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """A loaded rung that does not serve has answered its golden or probe inputs rightly."""
+    """A loaded rung has answered its golden or probe inputs rightly."""
 
     rung: int
 
@@ -137,9 +141,9 @@ class Serve(NamedTuple):
 Effect = Load | Probe | Unload | Serve
 
 
-def start(names: tuple[str, ...]) -> ChainState:
-    """A chain of which nothing is loaded yet."""
-    return ChainState(tuple(Rung(name) for name in names))
+def start(names: tuple[str, ...], apart: Collection[int] = ()) -> ChainState:
+    """A chain of which nothing is loaded yet. apart: rungs with a process of their own."""
+    return ChainState(tuple(Rung(name, apart=at in apart) for at, name in enumerate(names)))
 
 
 def step(state: ChainState, event: Event, now_ms: int, limits: Limits) -> tuple[ChainState, tuple[Effect, ...]]:
@@ -242,12 +246,16 @@ def _loads(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) 
 
 
 def _probes(rungs: list[Rung], serving: int | None, now_ms: int, limits: Limits) -> list[Effect]:
-    """Ask again and again what is loaded and does not serve: often what could come back, seldom what is kept warm."""
+    """Ask again and again what is loaded: often what could come back, seldom what is kept warm or serves.
+
+    An accelerator that begins to compute something else while it serves says so in no other way.
+    """
     asked: list[Effect] = []
     for at, rung in enumerate(rungs):
-        if serving is None or at == serving or rung.state != "ready" or rung.probing:
+        if serving is None or rung.state != "ready" or rung.probing or (at == serving and not rung.apart):
             continue
         every_s = limits.probe_every_s if at < serving else limits.warm_probe_every_s
+        every_s = limits.check_serving_s if at == serving else every_s
         if now_ms - rung.probed_ms >= every_s * 1000:
             rungs[at] = rung._replace(probing=True)
             asked.append(Probe(at))

@@ -228,6 +228,39 @@ def test_a_rung_that_begins_to_lie_under_probation_is_out(tmp_path: Path, box: B
     assert bench.turn().states()[0] == "disabled"
 
 
+def test_an_accelerator_that_begins_to_lie_while_it_serves_is_found_out_within_a_minute(
+    tmp_path: Path, box: Box
+) -> None:
+    box.isolation["npu"] = "process"
+    bench = Bench(tmp_path, box).turn()
+    assert bench.turn(after_s=61.0).ask() == "npu:x"
+    serving = box.newest("npu")
+    assert isinstance(serving, Repeating)
+    serving.computes = lies
+    assert bench.turn(after_s=30.0).ask() == "npu:x", "nobody has looked yet"
+    bench.turn(after_s=31.0)
+    assert (bench.states()[0], bench.codes()[0], bench.ask()) == ("disabled", "parity_failed", "cpu:x")
+
+
+def test_an_accelerator_that_is_too_busy_to_be_asked_while_it_serves_goes_on(tmp_path: Path, box: Box) -> None:
+    box.isolation["npu"] = "process"
+    bench = Bench(tmp_path, box).turn()
+    serving = box.newest("npu")
+    assert isinstance(serving, Repeating)
+    serving.next_error = InferenceError("device_busy", "scripted")
+    bench.turn(after_s=61.0)
+    assert (bench.states()[0], bench.ask()) == ("ready", "npu:x")
+
+
+def test_a_processor_is_not_asked_while_it_serves_because_its_session_takes_one_call_at_a_time(
+    tmp_path: Path, box: Box
+) -> None:
+    bench = Bench(tmp_path, box).turn()
+    before = len(box.newest("npu").calls)
+    bench.turn(after_s=61.0)
+    assert len(box.newest("npu").calls) == before
+
+
 def test_a_processor_that_comes_later_overrules_whoever_answers_otherwise(tmp_path: Path) -> None:
     box = Box(npu=lies, cpu=ModelError("device_unavailable", "not yet"))
     bench = Bench(tmp_path, box).turn()
