@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from edged.errors import LinkError
 from edged.messages import Inbound, Outbound
+from edged.mqtt.backoff import next_patience
 from edged.mqtt.codec5 import Codec5
 from edged.mqtt.codec311 import Codec311
 from edged.mqtt.connection import DUPLICATE_CLIENT_ID, Connection, Ended
@@ -38,6 +39,7 @@ class MqttLink:
         self, settings: LinkSettings, listener: LinkListener, clock: Clock, chance: Callable[[], float]
     ) -> None:
         self._settings = settings
+        self._patience = 1.0
         self._listener = listener
         self._clock = clock
         self._chance = chance
@@ -116,8 +118,12 @@ class MqttLink:
             ended = await self._live_once()
             if self._closing.is_set():
                 return
-            failures = self._settings.backoff.failures_after(failures, ended.up_s)
-            delay_s = self._settings.backoff.delay_s(failures, self._chance())
+            backoff = self._settings.backoff
+            failures = backoff.failures_after(failures, ended.up_s)
+            delay_s = backoff.delay_s(failures, self._chance())
+            self._patience = next_patience(
+                self._patience, self._settings.patience_most, ended.code, ended.up_s, backoff.stable_s
+            )
             if self._learn_from(ended):
                 delay_s = 0.0
             self._listener.on_down(ended.code, ended.detail)
@@ -157,14 +163,14 @@ class MqttLink:
 
     async def _live_once(self) -> Ended:
         """Connect, live, and return why it ended."""
-        settings = self._settings
+        settings = self._settings.patient(self._patience)
         self._counters.attempts += 1
         connection: Connection | None = None
         try:
             try:
                 async with asyncio.timeout(settings.connect_timeout_s) as deadline:
                     self._deadline = deadline
-                    connection = await self._open()
+                    connection = await self._open(settings)
                     self._connection = connection
                     await connection.accepted
             except TimeoutError:
@@ -190,8 +196,7 @@ class MqttLink:
             self._counters.takeovers += 1
         return ended
 
-    async def _open(self) -> Connection:
-        settings = self._settings
+    async def _open(self, settings: LinkSettings) -> Connection:
         loop = asyncio.get_running_loop()
         password = await loop.run_in_executor(None, read_secret, settings.password)
         context = await loop.run_in_executor(None, make_context, settings.tls) if settings.tls else None

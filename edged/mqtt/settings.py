@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edged.errors import LinkError
@@ -37,6 +37,7 @@ class LinkSettings:
     on 3.1.1 what it dropped as too large.
     canary_topic: published to and subscribed on 3.1.1, where a denied publish looks like a successful one.
     ack_timeout_s: no PUBACK for so long with publishes in flight means that the connection is dead.
+    patience_most: on a line where these times and the keep-alive are too short they grow up to so many times.
     """
 
     host: str
@@ -63,7 +64,17 @@ class LinkSettings:
     max_write_buffer_bytes: int = 1_000_000
     connect_timeout_s: float = 10.0
     ack_timeout_s: float = 20.0
+    patience_most: float = 1.0
     backoff: Backoff = field(default_factory=Backoff)
+
+    def patient(self, factor: float) -> LinkSettings:
+        """The same with all waiting times of a connection `factor` times as long."""
+        return replace(
+            self,
+            connect_timeout_s=self.connect_timeout_s * factor,
+            ack_timeout_s=self.ack_timeout_s * factor,
+            keep_alive_s=min(65_535, round(self.keep_alive_s * factor)),
+        )
 
     def __post_init__(self) -> None:
         problems = [f"filter {wanted!r} {why}" for wanted in self.filters if (why := filter_problem(wanted))]

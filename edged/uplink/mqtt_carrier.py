@@ -22,6 +22,7 @@ HELLO_EXPIRY_S = 60  # said again anyway; a hub that was away must not find hour
 BATCH_EXPIRY_S = 300
 KEEP_ALIVE_S = 30  # a slow line with losses is silent for long without being dead
 ACK_TIMEOUT_S = 90.0
+PATIENCE_MOST = 8.0  # over a radio in a valley it is better to wait for minutes than to begin anew for ever
 
 
 class MqttCarrier:
@@ -113,4 +114,5 @@ def _settings(start: Start, answers: str) -> LinkSettings:
         max_packet_bytes=1_000_000,
         max_write_buffer_bytes=(upstream.window + 1) * (PAYLOAD_MAX_BYTES + TOPIC_BYTES),
         ack_timeout_s=ACK_TIMEOUT_S,
+        patience_most=PATIENCE_MOST,
     )

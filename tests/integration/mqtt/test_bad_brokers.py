@@ -166,6 +166,28 @@ async def test_a_broker_that_does_not_answer_is_given_up_in_time(make_link: Make
         assert "within 0.2 s" in subject.heard.downs[0][1]
 
 
+async def test_a_line_too_slow_for_our_patience_is_given_more_of_it_and_no_more_than_allowed(
+    make_link: MakeLink,
+) -> None:
+    keep_alives: list[int] = []
+
+    async def far(visitor: Visitor) -> None:
+        """Answers after half a second, whatever we had hoped for."""
+        connect = await visitor.packet()
+        keep_alives.append(int.from_bytes(connect[10:12], "big"))
+        await asyncio.sleep(0.5)
+        await visitor.send(CONNACK_5)
+        subscribe = await visitor.packet()
+        await visitor.send(b"\x90\x04" + subscribe[2:4] + b"\x00\x01")
+        await visitor.packet_of(0xE0)
+
+    async with ScriptedBroker(far) as broker:
+        link = make_link(broker.port, protocol="5", connect_timeout_s=0.1, keep_alive_s=1, patience_most=8.0)
+        subject = await link.up()
+        assert {code for code, _ in subject.heard.downs} == {"timeout"}
+        assert keep_alives == [1, 2, 4, 8]
+
+
 async def test_a_broker_that_always_refuses_is_not_hammered(make_link: MakeLink) -> None:
     backoff = FAST.__class__(first_s=0.1, cap_s=0.4)
     async with ScriptedBroker(after_connect(b"\x20\x03\x00\x87\x00")) as broker:
