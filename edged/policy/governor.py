@@ -141,8 +141,6 @@ LADDER: tuple[Cause, ...] = (
           "the store can take few more days of results that have not left"),
     Cause("store_room_very_short", "store_room_days", "falls", 1, 2, 3, 600, "summaries",
           "the store can take less than a day of results that have not left"),
-    Cause("store_room_gone", "store_room_days", "falls", 0.25, 1, 3, 600, "essential",
-          "the store is about to give up results that have not left"),
     Cause("backlog_old", "backlog_age_s", "rises", 259_200, 86_400, 3, 600, "lower_rate",
           "the oldest result that has not left is days old"),
     Cause("queue_late", "queue_deadline_ratio", "rises", 0.8, 0.5, 3, 10, "lower_rate",
