@@ -194,7 +194,7 @@ def test_a_question_out_of_time_or_to_a_full_hub_is_refused(
         upstream = MqttUpstream(address(broker))
         try:
             cut = to_packed(CUT, np.zeros((1, 4, 5, 5), np.float32))
-            upstream.ask_packed(models.tail, [cut], 30.0)
+            until(lambda: answered(lambda: upstream.ask_packed(models.tail, [cut], 30.0)), "it answers")
             for pid in hub.worker_pids():
                 os.kill(pid, signal.SIGSTOP)
             codes = [code_of(lambda: upstream.ask_packed(models.tail, [cut], 0.2)) for _ in range(3)]
