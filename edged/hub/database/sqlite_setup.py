@@ -12,6 +12,7 @@ from edged.hub.database.sqlite_schema import MIGRATIONS, VERSION
 from edged.hub.database.trouble import away, not_migrated
 
 BUSY_S = 10.0  # a commit of another worker takes a fraction of it
+SWITCH_TRIES = 20  # more than workers that start at once
 CHECKPOINT_PAGES = 4_000  # 16 MB of log between two times that it is brought home
 
 
@@ -21,12 +22,26 @@ def connect(path: str, *, create: bool = False, busy_s: float = BUSY_S) -> apsw.
     connection = apsw.Connection(path, flags=flags)
     try:
         connection.set_busy_timeout(int(busy_s * 1000))
-        for pragma in ("journal_mode = wal", "synchronous = full", f"wal_autocheckpoint = {CHECKPOINT_PAGES}"):
+        _switch_to_wal(connection)
+        for pragma in ("synchronous = full", f"wal_autocheckpoint = {CHECKPOINT_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _switch_to_wal(connection: apsw.Connection) -> None:
+    """Several that open a new file at once: SQLite does not wait for a lock when it switches, so we wait for one."""
+    for _ in range(SWITCH_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode = wal")
+        except apsw.BusyError:
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")
+        else:
+            return
+    connection.execute("PRAGMA journal_mode = wal")
 
 
 def schema_version(connection: apsw.Connection) -> int:
