@@ -34,7 +34,7 @@ from edged.workbench.hardware import find_target
 from edged.workbench.optimizing import optimize
 from tests.doubles.broker import Mosquitto
 from tests.doubles.daemon import Daemon
-from tests.doubles.sensors import Sensors
+from tests.doubles.sensors import Sensors, devices
 from tests.doubles.waiting import until
 from tests.unit.infer.models import sum_model
 
@@ -100,7 +100,7 @@ def end_to_end(rounds: int, seconds: float, folder: Path) -> dict[str, object]:
     broker.start()
     try:
         table = PIPELINE.format(model=json.dumps(str(path)))
-        with Daemon(folder, broker.port, table) as daemon, Sensors(broker.port, ["d1"]) as sensors:
+        with Daemon(folder, broker.port, table) as daemon, Sensors(broker.port, devices(1)) as sensors:
             daemon.start().connected()
             ratios, bare, served = [], [], []
             for _ in range(rounds):
