@@ -236,10 +236,7 @@ class ChaosLink:
         self._ends.add(writer)
         try:
             await self._flowing.wait()
-            far_socket = _socket()
-            far_socket.setblocking(False)
-            await self._loop.sock_connect(far_socket, (HOST, self.target_port))
-            far_reader, far = await asyncio.open_connection(sock=far_socket, limit=_CHUNK_BYTES)
+            far_reader, far = await self._open_far()
             ends.add(far)
             self._ends.add(far)
             self._far_ends.add(far)
@@ -254,6 +251,16 @@ class ChaosLink:
             self._ends -= ends
             self._far_ends -= ends
             self._deaf -= ends
+
+    async def _open_far(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        far_socket = _socket()
+        try:
+            far_socket.setblocking(False)
+            await self._loop.sock_connect(far_socket, (HOST, self.target_port))
+            return await asyncio.open_connection(sock=far_socket, limit=_CHUNK_BYTES)
+        except BaseException:
+            far_socket.close()
+            raise
 
     async def _pass_on(self, lane: _Lane) -> None:
         """Copy until the source closes or the line is cut there."""
