@@ -116,12 +116,12 @@ def end_to_end(rounds: int, seconds: float, folder: Path) -> dict[str, object]:
 def _served(daemon: Daemon, sensors: Sensors, bare_per_s: float, seconds: float) -> float:
     """Results a second while more events wait than can be answered."""
     before = made(daemon)
-    sensors.round(int(bare_per_s * (seconds + 2)))
+    sensors.round(int(2 * bare_per_s * (seconds + 2)))
     until(lambda: made(daemon) > before + bare_per_s / 2, "the first results are made", 60)
     first, begun = made(daemon), time.perf_counter()
     time.sleep(seconds)
     rate = (made(daemon) - first) / (time.perf_counter() - begun)
-    everything = before + int(bare_per_s * (seconds + 2))
+    everything = before + int(2 * bare_per_s * (seconds + 2))
     assert made(daemon) < everything, "nothing waited at the end: this shows nothing"
     until(lambda: made(daemon) >= everything, "every event is answered", 120)
     return rate
